@@ -1,0 +1,160 @@
+//! Plugins: the engine they run in, loading them, calling them under their limits, and the
+//! columns that cross the boundary (`plugin-sdk/wit/plugin.wit`).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::units::{ByteSize, Interval};
+use crate::message::{Batch, Row};
+
+/// A plugin as a pipeline names it: what `config/` hands to the engine.
+#[derive(Clone, Debug)]
+pub struct PluginSpec {
+    /// Name of this step within the pipeline: its `name`, or that of the plugin, with `-2`, `-3`
+    /// where it would stand twice.
+    pub step: String,
+    pub code: PluginCode,
+    /// As JSON, with variables and files in place.
+    pub config: serde_json::Value,
+    pub limits: Limits,
+    pub grants: Grants,
+    /// The SHA-256 that the file must have, in hex.
+    pub sha256: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum PluginCode {
+    /// One that is embedded in this binary.
+    BuiltIn(String),
+    File(PathBuf),
+}
+
+/// Limits of a plugin. They are always on (P7).
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Linear memory an instance may have.
+    pub memory: ByteSize,
+    /// Time that one message may take inside the guest.
+    pub timeout: Interval,
+    /// Bytes that may come out of one message, all its new messages together.
+    pub output: ByteSize,
+    /// Log text a message may write; more of it is a fault.
+    pub log: ByteSize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            memory: ByteSize::mib(64),
+            timeout: Interval::millis(500),
+            output: ByteSize::mib(16),
+            log: ByteSize::kib(16),
+        }
+    }
+}
+
+/// What a pipeline grants a plugin; nothing by default (P7).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grants {
+    /// Tables it may look up, by the name it uses for them.
+    pub lookup: BTreeMap<String, LookupTable>,
+}
+
+/// A table that the host loads and reloads when its file changes.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LookupTable {
+    /// `.csv` with a head, `.json` with an array of objects, or `.ndjson`; relative to the pipeline file.
+    pub file: PathBuf,
+    /// Column or field that is looked up.
+    pub key: String,
+    /// How often the file is looked at for a change.
+    #[serde(default = "reload_default")]
+    pub reload: Interval,
+}
+
+fn reload_default() -> Interval {
+    Interval::secs(10)
+}
+
+/// Who a plugin is, for dead letters and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginIdentity {
+    /// See [`PluginSpec::step`].
+    pub step: String,
+    /// What it calls itself.
+    pub name: String,
+    pub version: String,
+    /// Of the file as it was given, in hex.
+    pub sha256: String,
+}
+
+/// What became of a batch in a plugin.
+#[derive(Debug, Default)]
+pub struct Processed {
+    /// The messages that go on, in the order of their parents.
+    pub batch: Batch,
+    /// Row of the batch given that each of them comes from; never falls.
+    pub parents: Vec<u32>,
+    /// Rows of the batch given that do not go on, in order. Every row given is here or in `parents`.
+    pub fates: Vec<Fate>,
+}
+
+#[derive(Debug)]
+pub struct Fate {
+    /// Its row in the batch given.
+    pub parent: u32,
+    /// That row, its spans valid in [`Processed::batch`].
+    pub row: Row,
+    pub verdict: FateVerdict,
+}
+
+#[derive(Debug)]
+pub enum FateVerdict {
+    Dropped,
+    Rejected { code: String, reason: String },
+    Retry { code: String, reason: String },
+    /// The plugin failed on this message alone (P4).
+    Faulted(Arc<Fault>),
+}
+
+/// How a plugin failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    pub kind: FaultKind,
+    /// In words, with the demangled frames where there are any.
+    pub message: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FaultKind {
+    Trap,
+    Timeout,
+    OutOfMemory,
+    StackOverflow,
+    /// The result breaks the contract: an index out of range, too few verdicts.
+    Malformed,
+    OutputLimit,
+    LogLimit,
+}
+
+impl FaultKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FaultKind::Trap => "trap",
+            FaultKind::Timeout => "timeout",
+            FaultKind::OutOfMemory => "out-of-memory",
+            FaultKind::StackOverflow => "stack-overflow",
+            FaultKind::Malformed => "malformed-result",
+            FaultKind::OutputLimit => "output-limit",
+            FaultKind::LogLimit => "log-limit",
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Sinks: where messages go. One file a sink, one row in [`SINKS`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::codecs::Encoder;
+use crate::config::problem::Problem;
+use crate::message::MessageRef;
+
+/// Every sink there is, in the order of the reference.
+pub static SINKS: &[SinkSpec] = &[];
+
+/// A row of [`SINKS`].
+pub struct SinkSpec {
+    /// What a pipeline says as `type`.
+    pub name: &'static str,
+    /// JSON Schema of its configuration, whose descriptions are the reference.
+    pub schema: fn() -> schemars::Schema,
+    /// A `[[sink]]` section that works, as TOML.
+    pub example: &'static str,
+    /// Codec taken where the pipeline names none.
+    pub default_codec: &'static str,
+    /// Reads the section, without the keys that all sinks share.
+    pub parse: fn(serde_json::Value) -> crate::config::Parsed<Box<dyn SinkConfig>>,
+}
+
+/// The configuration of a sink, read and typed.
+pub trait SinkConfig: Send + Sync {
+    /// Adds what is wrong with it and the types cannot say. Looks at files, connects to nothing.
+    fn check(&self, context: &SinkContext, problems: &mut Vec<Problem>);
+
+    fn traits(&self) -> SinkTraits;
+
+    /// Opens it. Called once, before the first write. A server that is not there is no error yet.
+    fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>>;
+}
+
+/// What a sink is given by the pipeline it is in.
+#[derive(Clone)]
+pub struct SinkContext {
+    pub pipeline: String,
+    /// Name of the sink within the pipeline: its `name`, or its type and number.
+    pub name: String,
+    /// Folder of the pipeline file: relative paths start here.
+    pub base: PathBuf,
+    pub codec: Arc<dyn Encoder>,
+}
+
+/// What a sink can promise (P10).
+#[derive(Clone, Debug)]
+pub struct SinkTraits {
+    /// Why a message it took may still be lost (`stdout` cannot know), if so.
+    pub not_durable: Option<&'static str>,
+    /// A call can fail for some of its messages and succeed for others. Then a call holds at most
+    /// one message of each order, so that a retry cannot reorder (P3).
+    pub partial_failures: bool,
+}
+
+#[async_trait]
+pub trait Sink: Send {
+    /// Writes messages of a call, in order, and returns when all their outcomes are known.
+    ///
+    /// Called again only after it returned. May be dropped at the deadline of a stop: what it was
+    /// writing is then given back to the source. It does not retry: it says what happened, and the
+    /// pipeline decides.
+    async fn write(&mut self, messages: &[MessageRef<'_>]) -> Result<Outcomes, CallError>;
+
+    /// Nothing more will come.
+    async fn close(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// What became of the messages of a call.
+#[derive(Debug)]
+pub enum Outcomes {
+    AllDurable,
+    /// One a message, in order; any other number is an error of the sink.
+    Each(Vec<Outcome>),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// fsynced, or acknowledged by the one that has it now.
+    Durable,
+    /// It may work later: counts as a failed attempt of this message.
+    Retry { reason: String, after: Option<Duration> },
+    /// It can never work for this message.
+    Reject { code: &'static str, reason: String },
+}
+
+/// No message of the call was written, as far as the sink knows, and none is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The other side is down, throttles (`retry_after`), or refuses our credentials: the
+    /// pipeline waits and tries again without end.
+    #[error("{reason}")]
+    Unavailable { reason: String, retry_after: Option<Duration>, credentials: bool },
+    /// No waiting will help: the pipeline stops with this error, nothing is settled.
+    #[error("{0}")]
+    Fatal(String),
+}

@@ -1,0 +1,13 @@
+//! The data folder: what a pipeline must remember.
+
+/// Where the partitions of a source stand. Kept for a pipeline in its data folder.
+///
+/// Calls block on the disk: a few milliseconds, for a commit is fsynced.
+pub trait Checkpoints: Send + Sync {
+    /// All checkpoints of the pipeline: the source's own name of a partition (a path), and what it
+    /// saved for it.
+    fn load(&self) -> anyhow::Result<Vec<(String, serde_json::Value)>>;
+
+    /// Replaces the checkpoints of these partitions, all or none; durable when it returns.
+    fn save(&self, checkpoints: &[(String, serde_json::Value)]) -> anyhow::Result<()>;
+}
