@@ -425,7 +425,8 @@ mod tests {
             timestamp_ms: 7,
         };
         let mut builder = BatchBuilder::new();
-        builder.push_message(&Message { payload: Some(Vec::new()), ..Message::default() }, Position::default());
+        builder
+            .push_message(&Message { payload: Some(Vec::new()), ..Message::default() }, Position::default());
         builder.push_message(&message, Position { partition: 1, offset: 2, record: 3 });
         let batch = builder.finish();
         assert_eq!(batch.message(1).to_owned(), message);

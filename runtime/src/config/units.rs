@@ -52,7 +52,9 @@ impl ByteSize {
             .zip(factor)
             .and_then(|(number, factor)| number.checked_mul(factor))
             .map(ByteSize)
-            .ok_or_else(|| format!("{text:?} is not a size; write a whole number with B, KiB, MiB, GiB, kB, MB or GB"))
+            .ok_or_else(|| {
+                format!("{text:?} is not a size; write a whole number with B, KiB, MiB, GiB, kB, MB or GB")
+            })
     }
 }
 
@@ -98,7 +100,9 @@ impl<'de> Deserialize<'de> for ByteSize {
             Number(u64),
             Text(String),
         }
-        match Written::deserialize(deserializer).map_err(|_| de::Error::custom("expected a size like \"64MiB\""))? {
+        match Written::deserialize(deserializer)
+            .map_err(|_| de::Error::custom("expected a size like \"64MiB\""))?
+        {
             Written::Number(bytes) => Ok(ByteSize(bytes)),
             Written::Text(text) => ByteSize::parse(&text).map_err(de::Error::custom),
         }
@@ -159,7 +163,9 @@ mod tests {
 
     #[test]
     fn sizes_read_and_print() {
-        for (text, bytes) in [("0", 0), ("17", 17), ("64KiB", 65536), ("64 MiB", 64 << 20), ("2GB", 2_000_000_000)] {
+        for (text, bytes) in
+            [("0", 0), ("17", 17), ("64KiB", 65536), ("64 MiB", 64 << 20), ("2GB", 2_000_000_000)]
+        {
             assert_eq!(ByteSize::parse(text), Ok(ByteSize(bytes)), "{text}");
         }
         for text in ["", "MiB", "-1", "1.5MiB", "1mib", "99999999999999999999", "18446744073709551615GiB"] {

@@ -118,8 +118,14 @@ pub struct Fate {
 #[derive(Debug)]
 pub enum FateVerdict {
     Dropped,
-    Rejected { code: String, reason: String },
-    Retry { code: String, reason: String },
+    Rejected {
+        code: String,
+        reason: String,
+    },
+    Retry {
+        code: String,
+        reason: String,
+    },
     /// The plugin failed on this message alone (P4).
     Faulted(Arc<Fault>),
 }
