@@ -5,11 +5,19 @@
 //! - [`config`]: pipeline files, read and checked
 //! - [`sources`], [`codecs`], [`sinks`]: the world outside
 //! - [`plugin`]: the sandbox
+//! - [`pipeline`]: the journey of a message, the only code that can settle one
+//! - [`dead_letters`]: what was given up, and how it comes back
 //! - [`store`]: the data folder, its checkpoints
+//! - [`observe`]: metrics, logs, the admin server
+//! - [`cli`]: one file a verb
 
+pub mod cli;
 pub mod codecs;
 pub mod config;
+pub mod dead_letters;
 pub mod message;
+pub mod observe;
+pub mod pipeline;
 pub mod plugin;
 pub mod sinks;
 pub mod sources;

@@ -1,0 +1,207 @@
+//! Metrics, in the names of the organisation's standard and those of our own.
+
+use std::time::Duration;
+
+use prometheus::{
+    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+};
+
+use crate::plugin::FaultKind;
+
+/// All metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    pub plugin_calls: IntCounterVec,
+    pub plugin_rows: IntCounterVec,
+    pub plugin_seconds: CounterVec,
+    pub plugin_faults: IntCounterVec,
+    pub plugin_peak_memory: GaugeVec,
+    pub sent: IntCounterVec,
+    pub received: IntCounterVec,
+    pub processing: HistogramVec,
+    pub queue_depth: IntGaugeVec,
+    pub errors: IntCounterVec,
+    pub books: IntGaugeVec,
+    pub sink_books: IntGaugeVec,
+    pub dead_letter_depth: IntGaugeVec,
+    pub retries: IntCounterVec,
+    pub in_flight_bytes: IntGaugeVec,
+    pub sink_unavailable: IntGaugeVec,
+}
+
+/// From half a millisecond to half a minute.
+const LATENCY_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics::new()
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Metrics {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels).expect("the name is valid");
+            registry.register(Box::new(metric.clone())).expect("the name is used once");
+            metric
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels).expect("the name is valid");
+            registry.register(Box::new(metric.clone())).expect("the name is used once");
+            metric
+        };
+        let plugin_seconds = CounterVec::new(
+            Opts::new("millstream_plugin_seconds_total", "time spent inside the guest"),
+            &["pipeline", "plugin"],
+        )
+        .expect("the name is valid");
+        let plugin_peak_memory = GaugeVec::new(
+            Opts::new("millstream_plugin_peak_memory_bytes", "largest memory an instance has had"),
+            &["pipeline", "plugin"],
+        )
+        .expect("the name is valid");
+        let processing = HistogramVec::new(
+            HistogramOpts::new(
+                "messaging_processing_duration_seconds",
+                "time from reading a batch until everything of it is settled",
+            )
+            .buckets(LATENCY_BUCKETS.to_vec()),
+            &["queue", "type"],
+        )
+        .expect("the name is valid");
+        for metric in [
+            Box::new(plugin_seconds.clone()) as Box<dyn prometheus::core::Collector>,
+            Box::new(plugin_peak_memory.clone()),
+            Box::new(processing.clone()),
+        ] {
+            registry.register(metric).expect("the name is used once");
+        }
+        Metrics {
+            plugin_calls: counter(
+                "millstream_plugin_calls_total",
+                "calls into the guest",
+                &["pipeline", "plugin"],
+            ),
+            plugin_rows: counter(
+                "millstream_plugin_rows_total",
+                "messages by the verdict of the plugin",
+                &["pipeline", "plugin", "verdict"],
+            ),
+            plugin_seconds,
+            plugin_faults: counter(
+                "millstream_plugin_faults_total",
+                "calls that failed, by kind",
+                &["pipeline", "plugin", "kind"],
+            ),
+            plugin_peak_memory,
+            sent: counter(
+                "messaging_messages_sent_total",
+                "messages that are durable in a sink",
+                &["queue", "type"],
+            ),
+            received: counter(
+                "messaging_messages_received_total",
+                "messages read from a source",
+                &["queue", "type"],
+            ),
+            processing,
+            queue_depth: gauge(
+                "messaging_queue_depth",
+                "messages in flight between source and sinks",
+                &["queue"],
+            ),
+            errors: counter("messaging_errors_total", "failures by kind", &["queue", "type", "error_type"]),
+            books: gauge(
+                "millstream_messages",
+                "the books: received + added = delivered + filtered + dead_lettered + returned + in_flight",
+                &["pipeline", "account"],
+            ),
+            sink_books: gauge(
+                "millstream_sink_messages",
+                "the books of a sink: offered = delivered + dead_lettered + returned + in_flight",
+                &["pipeline", "sink", "account"],
+            ),
+            dead_letter_depth: gauge(
+                "millstream_dead_letters",
+                "dead letters in the embedded store",
+                &["pipeline"],
+            ),
+            retries: counter(
+                "millstream_retries_total",
+                "failed attempts that are tried again",
+                &["pipeline", "stage"],
+            ),
+            in_flight_bytes: gauge(
+                "millstream_in_flight_bytes",
+                "bytes in flight and guest memory, as the budget counts them",
+                &["pipeline", "of"],
+            ),
+            sink_unavailable: gauge(
+                "millstream_sink_unavailable",
+                "1 while a sink cannot take anything",
+                &["pipeline", "sink"],
+            ),
+            registry,
+        }
+    }
+
+    /// Everything, in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        prometheus::TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("our metrics have help and values of one type")
+    }
+
+    /// The metrics of one plugin step of a pipeline.
+    pub fn plugin(&self, pipeline: &str, step: &str) -> PluginMetrics {
+        let labels = &[pipeline, step];
+        let rows = |verdict| self.plugin_rows.with_label_values(&[pipeline, step, verdict]);
+        PluginMetrics {
+            calls: self.plugin_calls.with_label_values(labels),
+            passed: rows("pass"),
+            dropped: rows("drop"),
+            emitted: rows("emit"),
+            rejected: rows("reject"),
+            retried: rows("retry"),
+            faulted: rows("fault"),
+            seconds: self.plugin_seconds.with_label_values(labels),
+            faults: self.plugin_faults.clone(),
+            peak_memory: self.plugin_peak_memory.with_label_values(labels),
+            labels: [pipeline.to_owned(), step.to_owned()],
+        }
+    }
+}
+
+/// Metrics of a plugin, its labels already put in: counting costs no look-up.
+#[derive(Clone)]
+pub struct PluginMetrics {
+    pub calls: IntCounter,
+    pub passed: IntCounter,
+    pub dropped: IntCounter,
+    pub emitted: IntCounter,
+    pub rejected: IntCounter,
+    pub retried: IntCounter,
+    pub faulted: IntCounter,
+    pub seconds: prometheus::Counter,
+    pub peak_memory: prometheus::Gauge,
+    faults: IntCounterVec,
+    labels: [String; 2],
+}
+
+impl PluginMetrics {
+    pub fn fault(&self, kind: FaultKind) {
+        self.faults.with_label_values(&[&self.labels[0], &self.labels[1], kind.as_str()]).inc();
+    }
+
+    pub fn called(&self, inside: Duration) {
+        self.calls.inc();
+        self.seconds.inc_by(inside.as_secs_f64());
+    }
+}
+
+/// What a histogram and a gauge of a pipeline look like once their labels are put in.
+pub type Latency = Histogram;
+pub type Level = IntGauge;

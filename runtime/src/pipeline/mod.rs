@@ -1,0 +1,1 @@
+//! The journey of a message: the only code that can settle one.
