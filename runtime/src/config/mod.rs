@@ -101,8 +101,8 @@ pub struct SinkCommon {
     pub name: Option<String>,
     /// Takes only messages for which a plugin named this route.
     pub route: Option<String>,
-    /// Messages that are written at once, at most.
-    pub batch: usize,
+    /// Messages that are written at once, at most; by default what suits the sink.
+    pub batch: Option<usize>,
     /// How long a message may wait for others to be written with.
     pub linger: Interval,
     /// What to do while the sink cannot take anything.
@@ -114,7 +114,7 @@ impl Default for SinkCommon {
         SinkCommon {
             name: None,
             route: None,
-            batch: 8192,
+            batch: None,
             linger: Interval::millis(0),
             on_unavailable: OnUnavailable::Wait,
         }

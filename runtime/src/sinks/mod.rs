@@ -56,7 +56,11 @@ pub struct SinkTraits {
     pub not_durable: Option<&'static str>,
     /// A call can fail for some of its messages and succeed for others. Then a call holds at most
     /// one message of each order, so that a retry cannot reorder (P3).
+    /// A sink that itself stops at the first failure of an order, and says [`Outcome::Later`] for
+    /// those of that order behind it, leaves this false.
     pub partial_failures: bool,
+    /// Messages in a call where the pipeline does not say `batch`.
+    pub default_batch: usize,
 }
 
 #[async_trait]
@@ -88,6 +92,9 @@ pub enum Outcome {
     Durable,
     /// It may work later: counts as a failed attempt of this message.
     Retry { reason: String, after: Option<Duration> },
+    /// Not its fault (throttled, or not tried because one before it of the same order failed): it
+    /// is tried again and no attempt is counted.
+    Later { reason: String, after: Option<Duration> },
     /// It can never work for this message.
     Reject { code: &'static str, reason: String },
 }

@@ -83,7 +83,13 @@ pub struct OpenSource {
     pub name: String,
     pub reader: Box<dyn Reader>,
     pub committer: Box<dyn Committer>,
+    /// A position in words, for dead letters and logs: `orders.ndjson line 17 (byte 4711)`. Called
+    /// from any thread, for any position that the reader has returned.
+    pub describe: Describe,
 }
+
+/// See [`OpenSource::describe`].
+pub type Describe = Arc<dyn Fn(Position) -> String + Send + Sync>;
 
 /// How much to read at once; a single message may be more.
 #[derive(Clone, Copy, Debug)]
@@ -100,9 +106,6 @@ pub trait Reader: Send {
     /// future was dropped is returned by the next call. An error stops the pipeline; what may get
     /// better by waiting is waited for inside, with a warning in the log.
     async fn read(&mut self, limit: ReadLimit) -> anyhow::Result<Read>;
-
-    /// A position in words, for dead letters and logs: `orders.ndjson line 17 (byte 4711)`.
-    fn describe(&self, position: Position) -> String;
 
     /// How far it is, if it has an end.
     fn progress(&self) -> Option<Progress> {
