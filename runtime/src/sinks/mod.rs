@@ -93,7 +93,8 @@ pub enum Outcome {
     /// It may work later: counts as a failed attempt of this message.
     Retry { reason: String, after: Option<Duration> },
     /// Not its fault (throttled, or not tried because one before it of the same order failed): it
-    /// is tried again and no attempt is counted.
+    /// is tried again and no attempt is counted. Not before `after`, where zero is as soon as what
+    /// it stands behind is through; `None` waits as for [`CallError::Unavailable`].
     Later { reason: String, after: Option<Duration> },
     /// It can never work for this message.
     Reject { code: &'static str, reason: String },
