@@ -1,0 +1,87 @@
+//! Tables that the host loads, reloads and grants by name. Natively they are those of
+//! [`testing::Harness::table`](crate::testing::Harness::table).
+
+use serde::Deserialize;
+
+use crate::bindings::millstream::plugin::lookup as host;
+use crate::message::NONE;
+use crate::plugin::Failure;
+
+/// The pipeline does not grant this table; the text tells which line to add.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotGranted(pub String);
+
+impl std::fmt::Display for NotGranted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for NotGranted {}
+
+impl From<NotGranted> for Failure {
+    fn from(not_granted: NotGranted) -> Failure {
+        Failure::reject("lookup-not-granted", not_granted.0)
+    }
+}
+
+/// Looks up many keys in one call to the host, which costs far less than a call for each.
+pub fn get_many<K: AsRef<[u8]>>(table: &str, keys: &[K]) -> Result<Found, NotGranted> {
+    let mut arena = Vec::with_capacity(keys.iter().map(|key| key.as_ref().len()).sum());
+    let mut spans = Vec::with_capacity(keys.len() * 2);
+    for key in keys {
+        let key = key.as_ref();
+        spans.extend([arena.len() as u32, key.len() as u32]);
+        arena.extend_from_slice(key);
+    }
+    match from_host(table, &arena, &spans) {
+        Ok(values) => Ok(Found { values }),
+        Err(host::LookupError::NotGranted(text)) => Err(NotGranted(text)),
+    }
+}
+
+/// The rows found, one a key, in the order of the keys.
+pub struct Found {
+    values: host::Values,
+}
+
+impl Found {
+    /// Number of keys that were looked up.
+    pub fn len(&self) -> usize {
+        self.values.found.len() / 2
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.found.is_empty()
+    }
+
+    /// The row of the key at `index` as JSON text; `None` if the table has none.
+    pub fn json_text(&self, index: usize) -> Option<&[u8]> {
+        let (start, len) = (self.values.found[index * 2], self.values.found[index * 2 + 1]);
+        if start == NONE {
+            return None;
+        }
+        Some(&self.values.arena[start as usize..start as usize + len as usize])
+    }
+
+    /// The row of the key at `index`; `None` if the table has none.
+    ///
+    /// # Errors
+    /// Rejects with `lookup-row` what is not of this shape.
+    pub fn get<'a, T: Deserialize<'a>>(&'a self, index: usize) -> Result<Option<T>, Failure> {
+        let Some(text) = self.json_text(index) else { return Ok(None) };
+        serde_json::from_slice(text).map(Some).map_err(|error| {
+            Failure::reject("lookup-row", format!("the row that was found is not as expected: {error}"))
+        })
+    }
+}
+
+#[cfg(target_arch = "wasm32")]
+fn from_host(table: &str, arena: &[u8], keys: &[u32]) -> Result<host::Values, host::LookupError> {
+    host::get_many(table, arena, keys)
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn from_host(table: &str, arena: &[u8], keys: &[u32]) -> Result<host::Values, host::LookupError> {
+    crate::testing::host::get_many(table, arena, keys)
+}
