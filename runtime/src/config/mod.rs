@@ -1,6 +1,7 @@
 //! Pipeline files: read with their places, variables put in, everything checked (P9), and what the
 //! rest of the program gets of them.
 
+pub mod parse;
 pub mod problem;
 pub mod units;
 
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use crate::plugin::PluginSpec;
 use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
+pub use parse::parse;
 use problem::Problem;
 use units::{ByteSize, Interval};
 
