@@ -1,13 +1,22 @@
 //! Codecs: how bytes become messages and messages bytes. One file a codec, one row in [`CODECS`].
 
-use crate::config::problem::Problem;
-use crate::message::{BatchBuilder, HeaderSpan, MessageRef, Position, Span};
+mod csv;
+mod framing;
+mod json;
+mod lines;
+mod raw;
+mod record;
+
 use std::sync::Arc;
 
-/// Every codec there is, in the order of the reference.
-pub static CODECS: &[CodecSpec] = &[];
+use crate::message::{BatchBuilder, HeaderSpan, MessageRef, Position, Span};
 
-/// A row of [`CODECS`]. A pipeline says `codec = "name"`, or `codec = { type = "name", ... }` to
+pub use framing::{Framer, Framing};
+
+/// Every codec there is, in the order of the reference.
+pub static CODECS: &[CodecSpec] = &[raw::SPEC, lines::SPEC, json::SPEC, csv::SPEC, record::SPEC];
+
+/// A row of [`CODECS`]. Its functions find everything that is wrong with a configuration. A pipeline says `codec = "name"`, or `codec = { type = "name", ... }` to
 /// set its fields.
 pub struct CodecSpec {
     pub name: &'static str,
@@ -20,8 +29,6 @@ pub struct CodecSpec {
 
 /// A decoder for a source, not yet for a stream of it.
 pub trait DecoderConfig: Send + Sync {
-    fn check(&self, _problems: &mut Vec<Problem>) {}
-
     /// How a stream of bytes (a file, a request with a batch) is cut into frames.
     fn framing(&self) -> Framing;
 
@@ -29,26 +36,17 @@ pub trait DecoderConfig: Send + Sync {
     fn decoder(&self) -> Box<dyn Decoder>;
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Framing {
-    /// The whole stream is one frame.
-    Whole,
-    /// Frames end with `\n` (a `\r` before it is not part of the frame); empty ones are skipped.
-    Lines,
-    /// Records of RFC 4180, in which a line break may be quoted.
-    Csv,
-}
-
 pub trait Decoder: Send {
-    /// Told the head of a stream (the first record of a CSV file) before its frames, also when
-    /// reading resumes behind it. Not called for framings without a head.
-    fn head(&mut self, _head: &[u8]) -> Result<(), DecodeError> {
-        Ok(())
-    }
-
     /// Whether the first frame of a stream is its head and no message.
     fn has_head(&self) -> bool {
         false
+    }
+
+    /// Told the head of a stream (the first record of a CSV file) before its frames, also when
+    /// reading resumes behind it. Only called if [`Decoder::has_head`]. An error is one of the
+    /// whole stream: none of its frames can be read.
+    fn head(&mut self, _head: &[u8]) -> Result<(), DecodeError> {
+        Ok(())
     }
 
     /// Decodes one frame and pushes its messages. `bytes` are those of `frame`, a span of an arena
@@ -77,8 +75,6 @@ pub struct FrameMeta<'a> {
 pub struct DecodeError(pub String);
 
 pub trait Encoder: Send + Sync {
-    fn check(&self, _problems: &mut Vec<Problem>) {}
-
     /// Bytes that come before the first message of a file (a CSV head), if any.
     fn head(&self) -> Option<Vec<u8>> {
         None
@@ -87,7 +83,8 @@ pub trait Encoder: Send + Sync {
     /// Appends the message, without a delimiter. On an error nothing was appended.
     fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError>;
 
-    /// Whether encoded messages may hold a line break, so that they cannot stand one a line.
+    /// Whether encoded messages cannot be told apart when each is followed by a line break. (CSV
+    /// may hold quoted ones, which its readers know.)
     fn may_hold_line_breaks(&self) -> bool;
 
     /// Media type of one encoded message.
@@ -98,3 +95,100 @@ pub trait Encoder: Send + Sync {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct EncodeError(pub String);
+
+/// For a message whose payload is null.
+fn no_payload() -> EncodeError {
+    EncodeError("the message has no payload (it is null); only codec \"record\" can write it".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Parsed;
+    use crate::message::Message;
+
+    fn spec(name: &str) -> &'static CodecSpec {
+        CODECS.iter().find(|spec| spec.name == name).unwrap()
+    }
+
+    pub fn decoder(name: &str, config: &str) -> Parsed<Arc<dyn DecoderConfig>> {
+        (spec(name).decoder)(serde_json::from_str(config).unwrap())
+    }
+
+    pub fn encoder(name: &str, config: &str) -> Parsed<Arc<dyn Encoder>> {
+        (spec(name).encoder)(serde_json::from_str(config).unwrap())
+    }
+
+    pub fn payload(bytes: &[u8]) -> Message {
+        Message { payload: Some(bytes.to_vec()), ..Message::default() }
+    }
+
+    /// The messages of a frame, or of the last of several where the first is a head.
+    pub fn decode(name: &str, config: &str, stream: &[u8]) -> Result<Vec<Message>, String> {
+        let config = decoder(name, config).map_err(|problems| format!("{problems:?}"))?;
+        let mut decoder = config.decoder();
+        let mut frame = stream;
+        if decoder.has_head() {
+            let head = config.framing().frames(stream).next().unwrap();
+            decoder.head(head).map_err(|error| error.to_string())?;
+            frame = config.framing().trim(&stream[head.len()..]);
+        }
+        let mut builder = BatchBuilder::new();
+        // Behind other bytes, so that a codec that forgets where a frame starts is found out.
+        builder.copy(b"before");
+        let span = builder.copy(frame);
+        let meta = FrameMeta {
+            key: Span::ABSENT,
+            headers: &[],
+            timestamp_ms: 17,
+            position: Position { partition: 1, offset: 2, record: 3 },
+        };
+        let result = decoder.decode(frame, span, &meta, &mut builder);
+        let batch = builder.finish();
+        match result {
+            Ok(()) => Ok(batch.messages().map(|message| message.to_owned()).collect()),
+            Err(error) => {
+                assert!(batch.is_empty(), "an error, and {} messages", batch.len());
+                Err(error.to_string())
+            }
+        }
+    }
+
+    pub fn encode(name: &str, config: &str, message: &Message) -> Result<Vec<u8>, String> {
+        let encoder = encoder(name, config).map_err(|problems| format!("{problems:?}"))?;
+        let mut builder = BatchBuilder::new();
+        builder.push_message(message, Position::default());
+        let mut out = b"before".to_vec();
+        let result = encoder.encode(&builder.finish().message(0), &mut out);
+        let written = out.split_off(6);
+        assert_eq!(out, b"before");
+        match result {
+            Ok(()) => Ok(written),
+            Err(error) => {
+                assert!(written.is_empty(), "an error, and {written:?}");
+                Err(error.to_string())
+            }
+        }
+    }
+
+    #[test]
+    fn no_codec_takes_an_unknown_key() {
+        for spec in CODECS {
+            let config = serde_json::json!({ "colour": 1 });
+            assert!((spec.decoder)(config.clone()).is_err(), "{}", spec.name);
+            assert!((spec.encoder)(config).is_err(), "{}", spec.name);
+        }
+    }
+
+    #[test]
+    fn only_a_record_can_be_without_payload() {
+        let message = Message { key: Some(b"k".to_vec()), ..Message::default() };
+        for (name, config) in
+            [("raw", "{}"), ("lines", "{}"), ("json", "{}"), ("csv", r#"{"columns":["a"]}"#)]
+        {
+            assert!(encode(name, config, &message).unwrap_err().contains("\"record\""), "{name}");
+        }
+        let written = encode("record", "{}", &message).unwrap();
+        assert_eq!(decode("record", "{}", &written).unwrap(), [message]);
+    }
+}
