@@ -25,6 +25,7 @@
 //! ```
 
 mod columns;
+mod fixtures;
 pub(crate) mod host;
 mod record;
 
@@ -37,6 +38,7 @@ use crate::guest::{self, Behaviour, Instance};
 use crate::plugin::Reads;
 
 pub use columns::ContractError;
+pub use fixtures::check_fixtures;
 pub use host::Logged;
 pub use record::Record;
 
