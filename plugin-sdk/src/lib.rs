@@ -50,6 +50,7 @@
 //! - [`message`]: the batch and its messages, as they came
 //! - [`output`]: the messages that a plugin makes
 //! - [`config`]: typed configuration and its errors
+//! - [`pointer`]: values at JSON pointers, without parsing the rest
 //! - [`log`], [`lookup`]: what the host does for a plugin
 //! - [`testing`]: unit tests of a plugin, natively
 //! - [`guest`]: what [`export!`] exports
@@ -62,6 +63,7 @@ pub mod lookup;
 pub mod message;
 pub mod output;
 pub mod plugin;
+pub mod pointer;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
