@@ -1,5 +1,12 @@
 //! Sinks: where messages go. One file a sink, one row in [`SINKS`].
 
+mod drop;
+mod file;
+mod lines;
+mod stdout;
+#[cfg(test)]
+mod testing;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +18,7 @@ use crate::config::problem::Problem;
 use crate::message::MessageRef;
 
 /// Every sink there is, in the order of the reference.
-pub static SINKS: &[SinkSpec] = &[];
+pub static SINKS: &[SinkSpec] = &[file::SPEC, stdout::SPEC, drop::SPEC];
 
 /// A row of [`SINKS`].
 pub struct SinkSpec {
