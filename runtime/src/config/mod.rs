@@ -1,9 +1,16 @@
 //! Pipeline files: read with their places, variables put in, everything checked (P9), and what the
 //! rest of the program gets of them.
 
+pub mod document;
 pub mod parse;
 pub mod problem;
+pub mod report;
+pub mod secrets;
+pub mod shape;
+pub mod syntax;
 pub mod units;
+pub mod validate;
+pub mod variables;
 
 use std::path::PathBuf;
 use std::time::Duration;

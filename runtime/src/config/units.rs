@@ -28,6 +28,9 @@ const SIZE_UNITS: &[(&str, u64)] = &[
 ];
 
 impl ByteSize {
+    /// How one is written.
+    pub const ALLOWED: &str = "write a whole number with B, KiB, MiB, GiB, kB, MB or GB";
+
     pub const fn kib(n: u64) -> ByteSize {
         ByteSize(n << 10)
     }
@@ -52,9 +55,7 @@ impl ByteSize {
             .zip(factor)
             .and_then(|(number, factor)| number.checked_mul(factor))
             .map(ByteSize)
-            .ok_or_else(|| {
-                format!("{text:?} is not a size; write a whole number with B, KiB, MiB, GiB, kB, MB or GB")
-            })
+            .ok_or_else(|| format!("{text:?} is not a size; {}", ByteSize::ALLOWED))
     }
 }
 
@@ -70,6 +71,9 @@ impl fmt::Display for ByteSize {
 }
 
 impl Interval {
+    /// How one is written.
+    pub const ALLOWED: &str = "write a number with ms, s, m, h or d, in quotes";
+
     pub const fn millis(n: u64) -> Interval {
         Interval(Duration::from_millis(n))
     }
@@ -82,7 +86,7 @@ impl Interval {
     pub fn parse(text: &str) -> Result<Interval, String> {
         humantime::parse_duration(text)
             .map(Interval)
-            .map_err(|_| format!("{text:?} is not a time; write a number with ms, s, m, h or d"))
+            .map_err(|_| format!("{text:?} is not a time; {}", Interval::ALLOWED))
     }
 }
 
