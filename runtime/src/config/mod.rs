@@ -235,10 +235,18 @@ pub struct Settings {
     pub lanes: Option<usize>,
     /// How long a stop may take until what is still in flight is given back to the source (P8).
     pub shutdown_timeout: Interval,
+    /// Header whose value is the label `type` of the `messaging_*` metrics; its first 50 values, all
+    /// further ones count as `other`. Without it the label is `message`.
+    pub type_header: Option<String>,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { budget: ByteSize::mib(256), lanes: None, shutdown_timeout: Interval::secs(30) }
+        Settings {
+            budget: ByteSize::mib(256),
+            lanes: None,
+            shutdown_timeout: Interval::secs(30),
+            type_header: None,
+        }
     }
 }

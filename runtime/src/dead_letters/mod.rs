@@ -1,6 +1,9 @@
 //! Dead letters: what could not be delivered, with everything one needs to know about it (P5).
 
+use std::fmt;
+
 use async_trait::async_trait;
+use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
 use crate::message::{Message, Position};
@@ -56,6 +59,33 @@ pub enum Stage {
     /// It matched no sink.
     Route,
     Sink(String),
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stage::Source => f.write_str("source"),
+            Stage::Plugin(step) => write!(f, "plugin:{step}"),
+            Stage::Route => f.write_str("route"),
+            Stage::Sink(name) => write!(f, "sink:{name}"),
+        }
+    }
+}
+
+/// Bytes of the hash that make an id: a collision among a million dead letters is less likely than
+/// one in ten million.
+const ID_BYTES: usize = 8;
+
+/// The id of a dead letter: the same for the same failure of the same source message.
+pub fn id(pipeline: &str, source: &str, position_text: &str, position: Position, stage: &Stage) -> String {
+    let mut hash = Sha256::new();
+    for part in [pipeline, source, position_text, &stage.to_string()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    hash.update(position.partition.to_be_bytes());
+    hash.update(position.offset.to_be_bytes());
+    hex::encode(&hash.finalize()[..ID_BYTES])
 }
 
 /// Where dead letters are written.

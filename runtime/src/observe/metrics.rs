@@ -1,16 +1,22 @@
 //! Metrics, in the names of the organisation's standard and those of our own.
 
+use std::sync::{Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus::{
-    CounterVec, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
 use crate::plugin::FaultKind;
 
+/// Something whose gauges are set when somebody looks.
+pub trait Observed: Send + Sync {
+    fn observe(&self, metrics: &Metrics);
+}
+
 /// All metrics of a process.
 pub struct Metrics {
+    watched: Mutex<Vec<Weak<dyn Observed>>>,
     registry: Registry,
     pub plugin_calls: IntCounterVec,
     pub plugin_rows: IntCounterVec,
@@ -145,11 +151,20 @@ impl Metrics {
                 &["pipeline", "sink"],
             ),
             registry,
+            watched: Mutex::default(),
         }
+    }
+
+    /// Has the gauges of `observed` set whenever somebody looks, as long as it lives.
+    pub fn watch<T: Observed + 'static>(&self, observed: Weak<T>) {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(observed);
     }
 
     /// Everything, in the text format of Prometheus.
     pub fn render(&self) -> String {
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.retain(|observed| observed.upgrade().inspect(|observed| observed.observe(self)).is_some());
+        drop(watched);
         prometheus::TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .expect("our metrics have help and values of one type")
@@ -201,7 +216,3 @@ impl PluginMetrics {
         self.seconds.inc_by(inside.as_secs_f64());
     }
 }
-
-/// What a histogram and a gauge of a pipeline look like once their labels are put in.
-pub type Latency = Histogram;
-pub type Level = IntGauge;

@@ -1,1 +1,403 @@
 //! The journey of a message: the only code that can settle one.
+//!
+//! In the order of the journey:
+//! - [`ingest`]: reads, opens a claim in the ledger, gives each message to the lane of its order
+//! - [`lane`]: takes batches through the plugins
+//! - [`deliver`]: writes to a sink, again and again if need be
+//! - [`desk`]: gives up what cannot be delivered
+//! - [`commit`]: tells the source what is settled
+//!
+//! and what they share: [`ledger`] (P1, P2, P11), [`budget`] (P6), [`retry`], [`status`].
+
+pub mod budget;
+pub mod commit;
+pub mod deliver;
+pub mod desk;
+pub mod ingest;
+pub mod lane;
+pub mod ledger;
+pub mod retry;
+pub mod status;
+
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{DeadLettersCommon, Ordering, Retry, Settings, SinkCommon};
+use crate::dead_letters::{Attach, DeadLetterWriter};
+use crate::message::{Row, SinkSet};
+use crate::observe::metrics::Metrics;
+use crate::sinks::{Sink, SinkTraits};
+use crate::sources::OpenSource;
+
+use budget::Budget;
+use commit::Commit;
+use deliver::{Delivery, Parcel};
+use desk::{Desk, DeskDoor, Origin};
+use ingest::{Feeder, Ingest, SharedProgress};
+use lane::{Lane, Step};
+use ledger::{FeedId, Ledger, Snapshot};
+use status::{PipelineMetrics, Waits};
+
+/// Everything a pipeline is made of, opened and ready.
+pub struct Parts {
+    pub name: String,
+    pub ordering: Ordering,
+    pub retry: Retry,
+    pub settings: Settings,
+    pub dead_letters: DeadLettersCommon,
+    pub source: OpenSource,
+    /// Its `type`.
+    pub source_kind: &'static str,
+    /// Messages read at once, at most.
+    pub rows: usize,
+    pub sinks: Vec<SinkPart>,
+    /// The plugins of each lane; at least one lane.
+    pub lanes: Vec<Vec<Box<dyn Step>>>,
+    pub writer: Box<dyn DeadLetterWriter>,
+    pub budget: Arc<Budget>,
+    pub metrics: Arc<Metrics>,
+}
+
+pub struct SinkPart {
+    pub name: String,
+    pub common: SinkCommon,
+    pub traits: SinkTraits,
+    pub sink: Box<dyn Sink>,
+}
+
+/// What all tasks of a pipeline share.
+pub struct Shared {
+    pub name: String,
+    pub retry: Retry,
+    pub ledger: Arc<Ledger>,
+    pub budget: Arc<Budget>,
+    pub waits: Waits,
+    pub metrics: PipelineMetrics,
+    sink_names: Vec<String>,
+    /// The `route` of each sink.
+    routes: Vec<Option<String>>,
+    sinks_without_route: SinkSet,
+    hasher: foldhash::quality::RandomState,
+    next_order: AtomicU64,
+}
+
+impl Shared {
+    fn key_order(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    fn partition_order(&self, feed: FeedId, row: &Row) -> u64 {
+        self.hasher.hash_one((feed, row.position.partition))
+    }
+
+    /// An order that no other message has.
+    fn no_order(&self) -> u64 {
+        self.next_order.fetch_add(1, Relaxed)
+    }
+
+    /// Names of the sinks that a message may go to, empty if it may go to all.
+    fn names_of(&self, set: SinkSet) -> Vec<String> {
+        let within = |name: &(usize, &String)| set.contains(name.0);
+        let names: Vec<String> =
+            self.sink_names.iter().enumerate().filter(within).map(|(_, name)| name.clone()).collect();
+        if names.len() == self.sink_names.len() { Vec::new() } else { names }
+    }
+}
+
+/// A pipeline that runs.
+pub struct Running {
+    pub shared: Arc<Shared>,
+    pub progress: Arc<SharedProgress>,
+    /// Replays to be read beside the source.
+    pub attach: mpsc::Sender<Attach>,
+    end: tokio::task::JoinHandle<anyhow::Result<()>>,
+}
+
+impl Running {
+    /// Waits until the source has ended, or `stop` was told, and everything is settled and
+    /// committed, or until the pipeline has failed. Returns the accounts.
+    pub async fn wait(self) -> anyhow::Result<Snapshot> {
+        drop(self.attach);
+        self.end.await??;
+        Ok(self.shared.ledger.snapshot())
+    }
+}
+
+/// The first failure of a pipeline. It ends everything at once: what is in flight is given back.
+#[derive(Clone, Default)]
+struct Failure {
+    failed: CancellationToken,
+    first: Arc<Mutex<Option<anyhow::Error>>>,
+}
+
+impl Failure {
+    fn set(&self, error: anyhow::Error) {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.failed.cancel();
+    }
+
+    fn take(&self) -> Option<anyhow::Error> {
+        self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Starts a pipeline. `stop` ends it as SIGTERM does (P8).
+pub fn start(parts: Parts, stop: CancellationToken) -> Running {
+    let ledger = Ledger::new(parts.sinks.len(), Arc::clone(&parts.budget));
+    let sink_names: Vec<String> = parts.sinks.iter().map(|sink| sink.name.clone()).collect();
+    let routes: Vec<Option<String>> = parts.sinks.iter().map(|sink| sink.common.route.clone()).collect();
+    let without_route = routes.iter().enumerate().filter(|(_, route)| route.is_none());
+    let sinks_without_route = without_route.fold(SinkSet::NONE, |set, (sink, _)| set.with(sink));
+    let metrics = PipelineMetrics::new(
+        &parts.metrics,
+        &parts.name,
+        &parts.source.name,
+        &sink_names,
+        parts.settings.type_header.clone(),
+    );
+    let shared = Arc::new(Shared {
+        name: parts.name.clone(),
+        retry: parts.retry.clone(),
+        ledger,
+        budget: Arc::clone(&parts.budget),
+        waits: Waits::default(),
+        metrics,
+        sink_names,
+        routes,
+        sinks_without_route,
+        hasher: foldhash::quality::RandomState::default(),
+        next_order: AtomicU64::new(0),
+    });
+    parts.metrics.watch(Arc::downgrade(&shared));
+    let progress = Arc::new(SharedProgress::default());
+    let (attach, attached) = mpsc::channel(1);
+    let supervisor = Supervisor::new(Arc::clone(&shared), parts, Arc::clone(&progress), attached, stop);
+    Running { shared, progress, attach, end: tokio::spawn(supervisor.run()) }
+}
+
+/// Runs the tasks of a pipeline and ends them in order.
+struct Supervisor {
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+    /// Ends the lanes at once, with what they hold.
+    kill: CancellationToken,
+    failure: Failure,
+    shutdown_timeout: std::time::Duration,
+    rows: usize,
+    lanes: Vec<mpsc::Sender<Parcel>>,
+    door: Option<DeskDoor>,
+    attached: mpsc::Receiver<Attach>,
+    /// Readers: the source, and replays.
+    readers: JoinSet<()>,
+    /// Lanes, sinks, the desk.
+    workers: JoinSet<()>,
+    /// They end when everything of their feed is settled.
+    commits: JoinSet<()>,
+}
+
+impl Supervisor {
+    fn new(
+        shared: Arc<Shared>,
+        parts: Parts,
+        progress: Arc<SharedProgress>,
+        attached: mpsc::Receiver<Attach>,
+        stop: CancellationToken,
+    ) -> Supervisor {
+        let (door, desk) = Desk::new(Arc::clone(&shared), parts.writer, &parts.dead_letters);
+        let mut supervisor = Supervisor {
+            shared: Arc::clone(&shared),
+            stop,
+            kill: CancellationToken::new(),
+            failure: Failure::default(),
+            shutdown_timeout: parts.settings.shutdown_timeout.0,
+            rows: parts.rows,
+            lanes: Vec::new(),
+            door: Some(door.clone()),
+            attached,
+            readers: JoinSet::new(),
+            workers: JoinSet::new(),
+            commits: JoinSet::new(),
+        };
+        supervisor.work(desk.run());
+        let mut sinks = Vec::new();
+        for (number, SinkPart { name, common, traits, sink }) in parts.sinks.into_iter().enumerate() {
+            let (sender, parcels) = mpsc::channel(deliver::QUEUE);
+            sinks.push(sender);
+            let shared = Arc::clone(&shared);
+            let delivery = Delivery::new(shared, name, number, sink, common, traits, parcels, door.clone());
+            supervisor.work(delivery.run());
+        }
+        for (number, steps) in parts.lanes.into_iter().enumerate() {
+            let (sender, batches) = mpsc::channel(lane::QUEUE);
+            supervisor.lanes.push(sender);
+            let lane = Lane::new(Arc::clone(&shared), steps, batches, sinks.clone(), door.clone());
+            supervisor.lane(number, lane);
+        }
+        supervisor.feed(parts.source, parts.ordering, progress, None);
+        supervisor
+    }
+
+    /// Runs a worker; its error is the pipeline's.
+    fn work(&mut self, worker: impl Future<Output = anyhow::Result<()>> + Send + 'static) {
+        let failure = self.failure.clone();
+        self.workers.spawn(async move {
+            if let Err(error) = worker.await {
+                failure.set(error);
+            }
+        });
+    }
+
+    /// Runs a lane on a thread of its own, since plugin calls block it.
+    fn lane(&mut self, number: usize, lane: Lane) {
+        let (ended, end) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::current();
+        let kill = self.kill.clone();
+        let thread = std::thread::Builder::new().name(format!("lane-{number}")).spawn(move || {
+            let result = runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    () = kill.cancelled() => Ok(()),
+                    result = lane.run() => result,
+                }
+            });
+            // Nobody listens if the pipeline has failed already.
+            let _ = ended.send(result);
+        });
+        self.work(async move {
+            thread.map_err(|error| anyhow::anyhow!("cannot start a thread for a lane: {error}"))?;
+            end.await.unwrap_or_else(|_| Err(anyhow::anyhow!("lane {number} panicked; see the log")))
+        });
+    }
+
+    /// Reads a source, and commits what is settled of it.
+    fn feed(
+        &mut self,
+        source: OpenSource,
+        ordering: Ordering,
+        progress: Arc<SharedProgress>,
+        done: Option<oneshot::Sender<anyhow::Result<()>>>,
+    ) {
+        let Some(door) = self.door.clone() else { return };
+        let OpenSource { name, reader, committer, describe } = source;
+        let (feed, changed) = self.shared.ledger.add_feed(&name, committer.kind());
+        let name: Arc<str> = name.into();
+        let ingest = Ingest {
+            reader,
+            feeder: Feeder {
+                shared: Arc::clone(&self.shared),
+                feed,
+                origin: Origin { source: Arc::clone(&name), describe },
+                lanes: self.lanes.clone(),
+                desk: door,
+                ordering,
+                next_lane: 0,
+            },
+            progress,
+            rows: self.rows,
+        };
+        let commit = Commit { shared: Arc::clone(&self.shared), feed, source: name, committer, changed };
+        let ended = CancellationToken::new();
+        let (stop, failure, has_ended) = (self.stop.clone(), self.failure.clone(), ended.clone());
+        self.readers.spawn(async move {
+            // Also when this task panics, or is dropped: what was read before can be committed.
+            let _ended = has_ended.drop_guard();
+            if let Err(error) = ingest.run(stop).await {
+                failure.set(error);
+            }
+        });
+        let failure = self.failure.clone();
+        self.commits.spawn(async move {
+            let result = commit.run(ended).await;
+            match (result, done) {
+                // The one who asked for a replay has gone: its end is in the log all the same.
+                (Ok(()), Some(done)) => drop(done.send(Ok(()))),
+                (Ok(()), None) => {}
+                (Err(error), _) => failure.set(error),
+            }
+        });
+    }
+
+    async fn run(mut self) -> anyhow::Result<()> {
+        let finished = self.run_to_the_end().await;
+        if !finished {
+            // P8: what is in flight is given back, booked as returned, and never committed.
+            self.shared.ledger.give_up();
+            self.kill.cancel();
+            self.readers.abort_all();
+            self.workers.abort_all();
+            self.lanes.clear();
+            self.door = None;
+            while self.workers.join_next().await.is_some() {}
+            while self.readers.join_next().await.is_some() {}
+            if !self.failure.failed.is_cancelled() {
+                while self.commits.join_next().await.is_some() {}
+            }
+        }
+        if let Some(leak) = self.shared.ledger.leak() {
+            self.failure.set(anyhow::anyhow!("{leak}; they will be read again at the next start"));
+        }
+        match self.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Runs until everything is settled and committed: true. False if the deadline of a stop has
+    /// passed or the pipeline has failed.
+    async fn run_to_the_end(&mut self) -> bool {
+        let failed = self.failure.failed.clone();
+        let leaked = self.shared.ledger.leaked().clone();
+        let stop = self.stop.clone();
+        let shutdown_timeout = self.shutdown_timeout;
+        let deadline = async {
+            stop.cancelled().await;
+            tokio::time::sleep(shutdown_timeout).await;
+        };
+        tokio::pin!(deadline);
+        // Front to back: the readers end, then the lanes, the sinks and the desk have nothing more
+        // to come, then everything is settled and the commits end.
+        loop {
+            tokio::select! {
+                biased;
+                () = failed.cancelled() => return false,
+                () = leaked.cancelled() => return false,
+                () = &mut deadline => {
+                    tracing::warn!(pipeline = %self.shared.name, "the deadline of the stop has passed; what is in flight is given back to the source");
+                    return false;
+                }
+                attach = self.attached.recv(), if !self.lanes.is_empty() && !self.attached.is_closed() => {
+                    if let Some(Attach { source, done }) = attach {
+                        self.feed(source, Ordering::None, Arc::default(), Some(done));
+                    }
+                }
+                ended = self.readers.join_next(), if !self.readers.is_empty() => self.joined(ended),
+                ended = self.workers.join_next(), if !self.workers.is_empty() => self.joined(ended),
+                ended = self.commits.join_next(), if !self.commits.is_empty() => self.joined(ended),
+                else => return true,
+            }
+            if self.readers.is_empty() {
+                self.attached.close();
+                self.lanes.clear();
+                self.door = None;
+            }
+        }
+    }
+
+    /// A panic in a task is the pipeline's failure: what it held was given back or leaked.
+    fn joined(&self, ended: Option<Result<(), tokio::task::JoinError>>) {
+        if let Some(Err(error)) = ended
+            && !error.is_cancelled()
+        {
+            self.failure.set(anyhow::anyhow!("a part of the pipeline panicked: {error}"));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "pipeline_tests.rs"]
+mod tests;

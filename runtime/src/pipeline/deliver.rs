@@ -1,0 +1,395 @@
+//! Delivery to one sink: batches, retries, parked orders, a sink that is not there.
+//!
+//! Messages of one order reach the sink in the order in which they came (P3): when one fails it is
+//! parked, and everything of its order that comes later queues up behind it.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Shared;
+use super::desk::{DeskDoor, Origin, Why};
+use super::ledger::Held;
+use super::retry::{next_delay, unavailable_delay};
+use crate::config::{OnUnavailable, SinkCommon};
+use crate::dead_letters::Stage;
+use crate::message::MessageRef;
+use crate::sinks::{CallError, Outcome, Outcomes, Sink, SinkTraits};
+
+/// Payload bytes of a call, about: what a sink encodes stands outside the budget, so it is bounded
+/// here. 4 MiB are 14,000 messages of 300 bytes to an fsync.
+const CALL_BYTES: usize = 4 << 20;
+
+/// Batches on their way from the lanes to a sink: enough for a call of [`CALL_BYTES`].
+pub const QUEUE: usize = 64;
+
+/// What a lane sends to a sink.
+pub struct Parcel {
+    pub origin: Origin,
+    pub held: Held,
+}
+
+/// Part of a call.
+struct Piece {
+    origin: Origin,
+    held: Held,
+    /// Failed attempts of the one message; 0 for messages that are tried for the first time.
+    attempts: u32,
+    /// Times the one message was put off without blame.
+    put_off: u32,
+}
+
+/// Messages of one order that wait for the first of them.
+struct Parked {
+    head: Piece,
+    behind: VecDeque<Parcel>,
+}
+
+pub struct Delivery {
+    shared: Arc<Shared>,
+    name: String,
+    number: usize,
+    sink: Box<dyn Sink>,
+    common: SinkCommon,
+    traits: SinkTraits,
+    parcels: mpsc::Receiver<Parcel>,
+    desk: DeskDoor,
+    /// Not yet tried, in order.
+    fresh: VecDeque<Parcel>,
+    parked: HashMap<u64, Parked>,
+    /// When which parked order is due.
+    due: BTreeSet<(Instant, u64)>,
+}
+
+impl Delivery {
+    #[expect(clippy::too_many_arguments, reason = "each is needed once, and named at the one call")]
+    pub fn new(
+        shared: Arc<Shared>,
+        name: String,
+        number: usize,
+        sink: Box<dyn Sink>,
+        common: SinkCommon,
+        traits: SinkTraits,
+        parcels: mpsc::Receiver<Parcel>,
+        desk: DeskDoor,
+    ) -> Delivery {
+        Delivery {
+            shared,
+            name,
+            number,
+            sink,
+            common,
+            traits,
+            parcels,
+            desk,
+            fresh: VecDeque::new(),
+            parked: HashMap::new(),
+            due: BTreeSet::new(),
+        }
+    }
+
+    /// Runs until the lanes are gone and everything is settled.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut open = true;
+        loop {
+            if self.fresh.is_empty() && open {
+                let next_due = self.due.first().map(|&(due, _)| due);
+                tokio::select! {
+                    parcel = self.parcels.recv() => match parcel {
+                        Some(parcel) => {
+                            self.fresh.push_back(parcel);
+                            self.linger().await;
+                        }
+                        None => open = false,
+                    },
+                    () = until(next_due) => {}
+                }
+            }
+            while let Ok(parcel) = self.parcels.try_recv() {
+                self.fresh.push_back(parcel);
+                if self.fresh.len() >= QUEUE {
+                    break;
+                }
+            }
+            if !open && self.fresh.is_empty() {
+                match self.due.first() {
+                    Some(&(due, _)) => tokio::time::sleep_until(due).await,
+                    None => break,
+                }
+            }
+            let call = self.next_call();
+            if !call.is_empty() {
+                self.make(call).await?;
+            }
+        }
+        self.sink.close().await.map_err(|error| error.context(format!("closing sink {}", self.name)))
+    }
+
+    fn max_batch(&self) -> usize {
+        self.common.batch.unwrap_or(self.traits.default_batch).max(1)
+    }
+
+    /// Waits for more messages, so long as the pipeline allows.
+    async fn linger(&mut self) {
+        let linger = self.common.linger.0;
+        if linger == Duration::ZERO {
+            return;
+        }
+        let until = Instant::now() + linger;
+        let mut waiting: usize = self.fresh.iter().map(|parcel| parcel.held.len()).sum();
+        while waiting < self.max_batch() && self.fresh.len() < QUEUE {
+            match tokio::time::timeout_at(until, self.parcels.recv()).await {
+                Ok(Some(parcel)) => {
+                    waiting += parcel.held.len();
+                    self.fresh.push_back(parcel);
+                }
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    /// Puts together what the next call writes: parked messages that are due, then fresh ones.
+    fn next_call(&mut self) -> Vec<Piece> {
+        let mut call = Vec::new();
+        let mut rows = 0;
+        let mut bytes = 0;
+        let now = Instant::now();
+        let mut orders: HashSet<u64> = HashSet::new();
+        while let Some(&(due, order)) = self.due.first().filter(|&&(due, _)| due <= now) {
+            if rows >= self.max_batch() {
+                return call;
+            }
+            self.due.remove(&(due, order));
+            let Some(Parked { head, behind, .. }) = self.parked.remove(&order) else { continue };
+            // What waited behind it comes before everything fresh, and after it.
+            for parcel in behind.into_iter().rev() {
+                self.fresh.push_front(parcel);
+            }
+            rows += head.held.len();
+            bytes += payload_bytes(&head.held);
+            orders.insert(order);
+            call.push(head);
+        }
+        let retried = !orders.is_empty();
+        while let Some(Parcel { origin, held }) = self.fresh.pop_front() {
+            let room = self.max_batch().saturating_sub(rows);
+            if room == 0 || bytes >= CALL_BYTES {
+                self.fresh.push_front(Parcel { origin, held });
+                break;
+            }
+            let mut held = held;
+            if held.len() > room {
+                let mut parts = held.split(2, |index, _| usize::from(index >= room)).into_iter();
+                held = parts.next().expect("two parts were asked for");
+                if let Some(rest) = parts.next() {
+                    self.fresh.push_front(Parcel { origin: origin.clone(), held: rest });
+                }
+            }
+            if !self.parked.is_empty() {
+                held = self.queue_behind_parked(&origin, held);
+            }
+            if self.traits.partial_failures || retried {
+                // A retried message may fail again, and one of its order must not overtake it then.
+                let unique = self.traits.partial_failures;
+                let mut later_from = None;
+                let mut seen = orders.clone();
+                for (index, row) in held.batch().rows().iter().enumerate() {
+                    let clash = if unique { !seen.insert(row.order) } else { orders.contains(&row.order) };
+                    if clash {
+                        later_from = Some(index);
+                        break;
+                    }
+                }
+                if unique {
+                    orders = seen;
+                }
+                if let Some(from) = later_from {
+                    let mut parts = held.split(2, |index, _| usize::from(index >= from)).into_iter();
+                    let now = parts.next().expect("two parts were asked for");
+                    if let Some(later) = parts.next() {
+                        self.fresh.push_front(Parcel { origin: origin.clone(), held: later });
+                    }
+                    if !now.is_empty() {
+                        call.push(Piece { origin, held: now, attempts: 0, put_off: 0 });
+                    }
+                    return call;
+                }
+            }
+            if !held.is_empty() {
+                rows += held.len();
+                bytes += payload_bytes(&held);
+                call.push(Piece { origin, held, attempts: 0, put_off: 0 });
+            }
+        }
+        call
+    }
+
+    /// Queues messages whose order is parked, and returns the others.
+    fn queue_behind_parked(&mut self, origin: &Origin, held: Held) -> Held {
+        let parked = &self.parked;
+        if !held.batch().rows().iter().any(|row| parked.contains_key(&row.order)) {
+            return held;
+        }
+        let mut parts = held.split(2, |_, row| usize::from(parked.contains_key(&row.order))).into_iter();
+        let free = parts.next().expect("two parts were asked for");
+        for single in parts.flat_map(Held::singles) {
+            let order = single.batch().rows()[0].order;
+            if let Some(parked) = self.parked.get_mut(&order) {
+                parked.behind.push_back(Parcel { origin: origin.clone(), held: single });
+            }
+        }
+        free
+    }
+
+    /// Makes one call, again and again while the sink is not there, and deals with what it says.
+    async fn make(&mut self, call: Vec<Piece>) -> anyhow::Result<()> {
+        let mut tries = 0;
+        loop {
+            let messages: Vec<MessageRef<'_>> =
+                call.iter().flat_map(|piece| piece.held.batch().messages()).collect();
+            let result = self.sink.write(&messages).await;
+            let count = messages.len();
+            drop(messages);
+            let (reason, retry_after, credentials) = match result {
+                Ok(outcomes) => {
+                    if tries > 0 {
+                        self.is_back();
+                    }
+                    return self.settle(call, outcomes, count).await;
+                }
+                Err(CallError::Fatal(reason)) => anyhow::bail!("sink {}: {reason}", self.name),
+                Err(CallError::Unavailable { reason, retry_after, credentials }) => {
+                    (reason, retry_after, credentials)
+                }
+            };
+            self.shared.count_error(&format!("sink:{}", self.name), "unavailable");
+            match self.common.on_unavailable {
+                OnUnavailable::Stop => anyhow::bail!("sink {} is unavailable: {reason}", self.name),
+                OnUnavailable::DeadLetter => {
+                    let failed = Outcome::Retry { reason, after: retry_after };
+                    return self.settle(call, Outcomes::Each(vec![failed; count]), count).await;
+                }
+                OnUnavailable::Wait => {}
+            }
+            let delay = if credentials {
+                self.shared.retry.max_delay.0.max(retry_after.unwrap_or_default())
+            } else {
+                unavailable_delay(&self.shared.retry, tries, retry_after)
+            };
+            tracing::warn!(pipeline = %self.shared.name, sink = %self.name, reason, ?delay, "the sink is unavailable; waiting for it");
+            self.shared.waits.set(&format!("sink {}", self.name), reason);
+            self.shared.metrics.unavailable[self.number].set(1);
+            tries += 1;
+            tokio::time::sleep(delay).await;
+        }
+    }
+
+    fn is_back(&self) {
+        tracing::info!(pipeline = %self.shared.name, sink = %self.name, "the sink is back");
+        self.shared.waits.clear(&format!("sink {}", self.name));
+        self.shared.metrics.unavailable[self.number].set(0);
+    }
+
+    async fn settle(&mut self, call: Vec<Piece>, outcomes: Outcomes, count: usize) -> anyhow::Result<()> {
+        let outcomes = match outcomes {
+            Outcomes::AllDurable => {
+                for piece in call {
+                    self.shared.count_sent(self.number, &piece.held);
+                    piece.held.delivered();
+                }
+                return Ok(());
+            }
+            Outcomes::Each(outcomes) => outcomes,
+        };
+        anyhow::ensure!(
+            outcomes.len() == count,
+            "sink {} gave {} outcomes for {count} messages, a defect of the sink",
+            self.name,
+            outcomes.len()
+        );
+        let mut outcomes = outcomes.into_iter();
+        for piece in call {
+            let of_piece: Vec<Outcome> = outcomes.by_ref().take(piece.held.len()).collect();
+            if of_piece.iter().all(|outcome| *outcome == Outcome::Durable) {
+                self.shared.count_sent(self.number, &piece.held);
+                piece.held.delivered();
+                continue;
+            }
+            let Piece { origin, held, attempts, put_off } = piece;
+            for (held, outcome) in held.singles().zip(of_piece) {
+                let one = Piece { origin: origin.clone(), held, attempts, put_off };
+                self.settle_one(one, outcome).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn settle_one(&mut self, mut piece: Piece, outcome: Outcome) {
+        let order = piece.held.batch().rows()[0].order;
+        let (code, reason, again) = match outcome {
+            Outcome::Durable => {
+                self.shared.count_sent(self.number, &piece.held);
+                piece.held.delivered();
+                return;
+            }
+            Outcome::Later { reason, after } => {
+                let delay = unavailable_delay(&self.shared.retry, piece.put_off, after);
+                piece.put_off = piece.put_off.saturating_add(1);
+                ("put-off", reason, Some(delay))
+            }
+            Outcome::Retry { reason, after } => {
+                let delay = next_delay(&self.shared.retry, piece.attempts, after);
+                piece.attempts += 1;
+                let again = piece.attempts < self.shared.retry.max_attempts;
+                ("retries-exhausted", reason, again.then_some(delay))
+            }
+            Outcome::Reject { code, reason } => {
+                piece.attempts += 1;
+                (code, reason, None)
+            }
+        };
+        match again {
+            Some(delay) => {
+                self.shared.metrics.retries(&self.shared.name, &format!("sink:{}", self.name)).inc();
+                tracing::debug!(pipeline = %self.shared.name, sink = %self.name, reason, attempt = piece.attempts, ?delay, "tried again later");
+                self.park(order, piece, Instant::now() + delay);
+            }
+            None => {
+                let why = Why {
+                    stage: Stage::Sink(self.name.clone()),
+                    plugin: None,
+                    code: code.to_owned(),
+                    reason,
+                    trap: None,
+                    attempts: piece.attempts,
+                };
+                self.desk.give_up(&piece.origin, piece.held, why).await;
+            }
+        }
+    }
+
+    /// Parks a message that failed, or queues it if one of its order that came before it did.
+    fn park(&mut self, order: u64, piece: Piece, due: Instant) {
+        if let Some(parked) = self.parked.get_mut(&order) {
+            parked.behind.push_back(Parcel { origin: piece.origin, held: piece.held });
+            return;
+        }
+        self.due.insert((due, order));
+        self.parked.insert(order, Parked { head: piece, behind: VecDeque::new() });
+    }
+}
+
+fn payload_bytes(held: &Held) -> usize {
+    held.batch().rows().iter().map(|row| row.payload.len() as usize).sum()
+}
+
+/// Waits for a moment, or for ever.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,244 @@
+//! The desk where messages are given up: makes dead letters of them, and settles them once they are
+//! durable there. While they cannot be written the pipeline waits: nothing is settled.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Shared;
+use super::ledger::Held;
+use super::retry::unavailable_delay;
+use crate::config::{DeadLettersCommon, StopAbove};
+use crate::dead_letters::{DeadLetter, DeadLetterWriter, REPLAYS_HEADER, Stage, id};
+use crate::message::Message;
+use crate::plugin::PluginIdentity;
+use crate::sources::Describe;
+
+/// Given-up messages that wait to be written; beyond it those who give up wait too.
+const QUEUE: usize = 256;
+
+/// Dead letters that are written at once.
+const BATCH: usize = 256;
+
+/// How many slices the window of `stop_above` has.
+const SLICES: u32 = 10;
+
+/// A message that is given up, and why.
+#[derive(Debug)]
+pub struct GivenUp {
+    /// The one message.
+    pub held: Held,
+    pub why: Why,
+}
+
+#[derive(Clone, Debug)]
+pub struct Why {
+    pub stage: Stage,
+    pub plugin: Option<PluginIdentity>,
+    pub code: String,
+    pub reason: String,
+    /// Kind of the trap, if it was one.
+    pub trap: Option<String>,
+    /// Failed attempts.
+    pub attempts: u32,
+}
+
+/// What is known of a feed for the dead letters of its messages.
+#[derive(Clone)]
+pub struct Origin {
+    pub source: Arc<str>,
+    pub describe: Describe,
+}
+
+/// Hands given-up messages to the desk.
+#[derive(Clone)]
+pub struct DeskDoor {
+    queue: mpsc::Sender<(Origin, GivenUp)>,
+}
+
+impl DeskDoor {
+    /// Waits while the desk is full. If the desk is gone the pipeline has failed and the message
+    /// is returned to the source.
+    pub async fn give_up(&self, origin: &Origin, held: Held, why: Why) {
+        if let Err(refused) = self.queue.send((origin.clone(), GivenUp { held, why })).await {
+            refused.0.1.held.abandon();
+        }
+    }
+}
+
+pub struct Desk {
+    shared: Arc<Shared>,
+    writer: Box<dyn DeadLetterWriter>,
+    queue: mpsc::Receiver<(Origin, GivenUp)>,
+    guard: Option<RateGuard>,
+}
+
+impl Desk {
+    pub fn new(
+        shared: Arc<Shared>,
+        writer: Box<dyn DeadLetterWriter>,
+        config: &DeadLettersCommon,
+    ) -> (DeskDoor, Desk) {
+        let (sender, queue) = mpsc::channel(QUEUE);
+        let guard = config.stop_above.clone().map(RateGuard::new);
+        (DeskDoor { queue: sender }, Desk { shared, writer, queue, guard })
+    }
+
+    /// Runs until every door is gone.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        let mut batch = Vec::new();
+        while self.queue.recv_many(&mut batch, BATCH).await > 0 {
+            let given_up: Vec<(Origin, GivenUp)> = std::mem::take(&mut batch);
+            let letters: Vec<DeadLetter> =
+                given_up.iter().filter_map(|(origin, given_up)| self.letter(origin, given_up)).collect();
+            self.write(&letters).await?;
+            for (_, GivenUp { held, why }) in given_up {
+                self.shared.count_error(&why.stage.to_string(), &why.code);
+                held.dead_lettered(&why.reason);
+            }
+            if let Some(guard) = &mut self.guard {
+                guard.check(self.shared.ledger.books().received, letters.len() as u64, Instant::now())?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn write(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
+        let mut tries = 0;
+        while let Err(error) = self.writer.write(letters).await {
+            let delay = unavailable_delay(&self.shared.retry, tries, None);
+            tracing::warn!(pipeline = %self.shared.name, error = format!("{error:#}"), ?delay, "dead letters cannot be written; nothing is settled until they are");
+            self.shared.waits.set("dead letters", format!("{error:#}"));
+            tries = tries.saturating_add(1);
+            tokio::time::sleep(delay).await;
+        }
+        if tries > 0 {
+            self.shared.waits.clear("dead letters");
+        }
+        Ok(())
+    }
+
+    fn letter(&self, origin: &Origin, given_up: &GivenUp) -> Option<DeadLetter> {
+        let GivenUp { held, why } = given_up;
+        let row = held.batch().rows().first()?;
+        let (message, position) = held.original(row)?;
+        let position_text = (origin.describe)(position);
+        tracing::debug!(pipeline = %self.shared.name, position = %position_text, stage = %why.stage, code = %why.code, reason = %why.reason, "dead letter");
+        Some(DeadLetter {
+            id: id(&self.shared.name, &origin.source, &position_text, position, &why.stage),
+            pipeline: self.shared.name.clone(),
+            source: origin.source.to_string(),
+            position,
+            position_text,
+            stage: why.stage.clone(),
+            plugin: why.plugin.clone(),
+            code: why.code.clone(),
+            reason: why.reason.clone(),
+            trap: why.trap.clone(),
+            attempts: why.attempts,
+            read_at_ms: held.read_at_ms(),
+            failed_at_ms: jiff::Timestamp::now().as_millisecond(),
+            trace_id: trace_id(&message),
+            replays: replays(&message),
+            sinks: match &why.stage {
+                Stage::Sink(name) => vec![name.clone()],
+                _ => self.shared.names_of(row.sinks),
+            },
+            message,
+        })
+    }
+}
+
+/// The trace id of a W3C `traceparent` header (version-traceid-parentid-flags).
+fn trace_id(message: &Message) -> Option<String> {
+    let value = header(message, "traceparent")?;
+    let id = std::str::from_utf8(value).ok()?.split('-').nth(1)?;
+    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+}
+
+fn replays(message: &Message) -> u32 {
+    header(message, REPLAYS_HEADER)
+        .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
+        .unwrap_or_default()
+}
+
+fn header<'a>(message: &'a Message, name: &str) -> Option<&'a [u8]> {
+    let found = message.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name.as_bytes()));
+    found.map(|(_, value)| value.as_slice())
+}
+
+/// Stops the pipeline when the share of dead letters over a window is too high.
+struct RateGuard {
+    limit: StopAbove,
+    /// When a slice of the window began, and the totals then.
+    slices: VecDeque<(Instant, u64, u64)>,
+    dead_lettered: u64,
+}
+
+impl RateGuard {
+    fn new(limit: StopAbove) -> RateGuard {
+        RateGuard { limit, slices: VecDeque::from([(Instant::now(), 0, 0)]), dead_lettered: 0 }
+    }
+
+    fn check(&mut self, received: u64, dead_lettered: u64, now: Instant) -> anyhow::Result<()> {
+        self.dead_lettered += dead_lettered;
+        let window: Duration = self.limit.window.0;
+        while self.slices.len() > 1 && now.duration_since(self.slices[1].0) >= window {
+            self.slices.pop_front();
+        }
+        let (_, received_then, dead_then) = self.slices[0];
+        let (received_since, dead_since) = (received - received_then, self.dead_lettered - dead_then);
+        let newest = self.slices[self.slices.len() - 1].0;
+        if now.duration_since(newest) >= window / SLICES {
+            self.slices.push_back((now, received, self.dead_lettered));
+        }
+        let share = dead_since as f64 / received_since.max(1) as f64;
+        anyhow::ensure!(
+            received_since < self.limit.min_messages || share <= self.limit.share,
+            "{dead_since} of the last {received_since} messages became dead letters, more than the share of {} that \
+             `stop_above` allows; see `millstream dlq list`",
+            self.limit.share
+        );
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::units::Interval;
+
+    #[tokio::test(start_paused = true)]
+    async fn stop_above_looks_at_a_window_and_not_at_all_of_the_past() {
+        let limit = StopAbove { share: 0.5, window: Interval::secs(10), min_messages: 10 };
+        let mut guard = RateGuard::new(limit);
+        guard.check(9, 9, Instant::now()).unwrap();
+        assert!(guard.check(10, 0, Instant::now()).is_err());
+
+        let limit = StopAbove { share: 0.5, window: Interval::secs(10), min_messages: 10 };
+        let mut guard = RateGuard::new(limit);
+        for second in 0..60u64 {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            guard.check((second + 1) * 100, 0, Instant::now()).unwrap();
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        guard.check(6_100, 100, Instant::now()).unwrap();
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert!(guard.check(6_200, 100, Instant::now()).is_err());
+    }
+
+    #[test]
+    fn the_trace_id_is_taken_from_traceparent() {
+        let with = |value: &str| Message {
+            headers: vec![(b"Traceparent".to_vec(), value.as_bytes().to_vec())],
+            ..Message::default()
+        };
+        let id = "0af7651916cd43dd8448eb211c80319c";
+        assert_eq!(trace_id(&with(&format!("00-{id}-b7ad6b7169203331-01"))).as_deref(), Some(id));
+        assert_eq!(trace_id(&with("00-short-b7ad6b7169203331-01")), None);
+        assert_eq!(trace_id(&Message::default()), None);
+    }
+}

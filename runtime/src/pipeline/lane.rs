@@ -1,0 +1,330 @@
+//! A lane: a thread that takes batches through the plugins and sends what comes out to the sinks.
+//!
+//! It owns its plugin instances. Order within the lane is the order of arrival; a message that a
+//! plugin wants to see again later is parked, and those of its order queue up behind it (P3).
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::Shared;
+use super::deliver::Parcel;
+use super::desk::{DeskDoor, Origin, Why};
+use super::ledger::{Aside, Held};
+use super::retry::next_delay;
+use crate::dead_letters::Stage;
+use crate::message::{Batch, Row, SinkSet};
+use crate::plugin::{FateVerdict, PluginIdentity, Processed};
+
+/// Batches on their way to a lane.
+pub const QUEUE: usize = 4;
+
+/// A plugin as a lane uses it.
+pub trait Step: Send {
+    fn identity(&self) -> &PluginIdentity;
+
+    /// What becomes of a batch. An error means that the plugin cannot run any more at all.
+    fn process(&mut self, batch: Batch, now_ms: u64) -> anyhow::Result<Processed>;
+
+    /// Guest memory it has now, in bytes.
+    fn memory_bytes(&self) -> usize;
+}
+
+/// Messages that wait for the one before them, and the plugin they are to enter next.
+struct Waiting {
+    origin: Origin,
+    held: Held,
+    stage: usize,
+}
+
+struct Parked {
+    /// The one that a plugin wants to see again; failed attempts of it.
+    head: Waiting,
+    attempts: u32,
+    behind: VecDeque<Waiting>,
+}
+
+pub struct Lane {
+    shared: Arc<Shared>,
+    steps: Vec<Box<dyn Step>>,
+    /// Guest memory that the budget knows of.
+    memory: usize,
+    batches: mpsc::Receiver<Parcel>,
+    sinks: Vec<mpsc::Sender<Parcel>>,
+    desk: DeskDoor,
+    parked: HashMap<u64, Parked>,
+    due: BTreeSet<(Instant, u64)>,
+}
+
+impl Lane {
+    pub fn new(
+        shared: Arc<Shared>,
+        steps: Vec<Box<dyn Step>>,
+        batches: mpsc::Receiver<Parcel>,
+        sinks: Vec<mpsc::Sender<Parcel>>,
+        desk: DeskDoor,
+    ) -> Lane {
+        Lane { shared, steps, memory: 0, batches, sinks, desk, parked: HashMap::new(), due: BTreeSet::new() }
+    }
+
+    /// Runs until no more batches come and everything has been sent on. Plugin calls block the
+    /// thread: it must be the lane's own.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        self.note_memory();
+        let mut open = true;
+        while open || !self.parked.is_empty() {
+            let next_due = self.due.first().map(|&(due, _)| due);
+            tokio::select! {
+                biased;
+                () = until(next_due) => self.try_parked().await?,
+                parcel = self.batches.recv(), if open => match parcel {
+                    Some(Parcel { origin, held }) => self.admit(origin, held, 0, 0).await?,
+                    None => open = false,
+                },
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes messages through the plugins from `stage` on. `attempts` is how often the plugin there
+    /// has asked for the message again; it is 0 unless there is but one.
+    async fn admit(&mut self, origin: Origin, held: Held, stage: usize, attempts: u32) -> anyhow::Result<()> {
+        let mut held = self.queue_behind_parked(&origin, held, stage);
+        let mut attempts = attempts;
+        for stage in stage..self.steps.len() {
+            if held.is_empty() {
+                return Ok(());
+            }
+            let now_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+            let step = &mut self.steps[stage];
+            let (passed, parents, asides) = held.advance(|batch| step.process(batch, now_ms))?;
+            self.note_memory();
+            held = self.deal_with(&origin, passed, &parents, asides, stage, attempts).await;
+            attempts = 0;
+        }
+        if !held.is_empty() {
+            self.send(origin, held).await;
+        }
+        Ok(())
+    }
+
+    /// Gives up or parks what a plugin did not let pass. Returns what goes on now: without the
+    /// messages that came after a parked one of their order, which queue up behind it.
+    async fn deal_with(
+        &mut self,
+        origin: &Origin,
+        passed: Held,
+        parents: &[u32],
+        asides: Vec<Aside>,
+        stage: usize,
+        attempts: u32,
+    ) -> Held {
+        if asides.is_empty() {
+            return passed;
+        }
+        let mut parked_here: HashMap<u64, u32> = HashMap::new();
+        for Aside { held, parent, verdict } in asides {
+            match verdict {
+                FateVerdict::Retry { code, reason } => {
+                    let attempts = attempts + 1;
+                    if attempts >= self.shared.retry.max_attempts {
+                        self.give_up(origin, held, stage, code, reason, None, attempts).await;
+                        continue;
+                    }
+                    let order = held.batch().rows()[0].order;
+                    parked_here.entry(order).or_insert(parent);
+                    self.park(Waiting { origin: origin.clone(), held, stage }, attempts);
+                }
+                FateVerdict::Rejected { code, reason } => {
+                    self.give_up(origin, held, stage, code, reason, None, attempts + 1).await;
+                }
+                FateVerdict::Faulted(fault) => {
+                    let kind = fault.kind.as_str().to_owned();
+                    self.give_up(
+                        origin,
+                        held,
+                        stage,
+                        kind.clone(),
+                        fault.message.clone(),
+                        Some(kind),
+                        attempts + 1,
+                    )
+                    .await;
+                }
+                // The ledger has settled these already.
+                FateVerdict::Dropped => drop(held),
+            }
+        }
+        if parked_here.is_empty() {
+            return passed;
+        }
+        let behind = |index: usize, row: &Row| {
+            parked_here.get(&row.order).is_some_and(|&first_parked| parents[index] > first_parked)
+        };
+        let mut parts = passed.split(2, |index, row| usize::from(behind(index, row))).into_iter();
+        let free = parts.next().expect("two parts were asked for");
+        for single in parts.flat_map(Held::singles) {
+            self.queue(origin.clone(), single, stage + 1);
+        }
+        free
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "each is needed once, and named at the call")]
+    async fn give_up(
+        &mut self,
+        origin: &Origin,
+        held: Held,
+        stage: usize,
+        code: String,
+        reason: String,
+        trap: Option<String>,
+        attempts: u32,
+    ) {
+        let identity = self.steps[stage].identity().clone();
+        let why = Why {
+            stage: Stage::Plugin(identity.step.clone()),
+            plugin: Some(identity),
+            code,
+            reason,
+            trap,
+            attempts,
+        };
+        self.desk.give_up(origin, held, why).await;
+    }
+
+    /// Parks the one message. If its order is parked already (an earlier one of the same batch), it
+    /// queues up behind.
+    fn park(&mut self, head: Waiting, attempts: u32) {
+        let order = head.held.batch().rows()[0].order;
+        if let Some(parked) = self.parked.get_mut(&order) {
+            parked.behind.push_back(head);
+            return;
+        }
+        let step = &self.steps[head.stage].identity().step;
+        self.shared.metrics.retries(&self.shared.name, &format!("plugin:{step}")).inc();
+        let due = Instant::now() + next_delay(&self.shared.retry, attempts - 1, None);
+        self.due.insert((due, order));
+        self.parked.insert(order, Parked { head, attempts, behind: VecDeque::new() });
+    }
+
+    fn queue(&mut self, origin: Origin, held: Held, stage: usize) {
+        let order = held.batch().rows()[0].order;
+        if let Some(parked) = self.parked.get_mut(&order) {
+            parked.behind.push_back(Waiting { origin, held, stage });
+        }
+    }
+
+    fn queue_behind_parked(&mut self, origin: &Origin, held: Held, stage: usize) -> Held {
+        let parked: HashSet<u64> = match self.parked.is_empty() {
+            true => return held,
+            false => held
+                .batch()
+                .rows()
+                .iter()
+                .map(|row| row.order)
+                .filter(|o| self.parked.contains_key(o))
+                .collect(),
+        };
+        if parked.is_empty() {
+            return held;
+        }
+        let mut parts = held.split(2, |_, row| usize::from(parked.contains(&row.order))).into_iter();
+        let free = parts.next().expect("two parts were asked for");
+        for single in parts.flat_map(Held::singles) {
+            self.queue(origin.clone(), single, stage);
+        }
+        free
+    }
+
+    /// Tries the parked messages that are due, and lets those behind them go on.
+    async fn try_parked(&mut self) -> anyhow::Result<()> {
+        let now = Instant::now();
+        while let Some(&(due, order)) = self.due.first().filter(|&&(due, _)| due <= now) {
+            self.due.remove(&(due, order));
+            let Some(Parked { head, attempts, behind }) = self.parked.remove(&order) else { continue };
+            let Waiting { origin, held, stage } = head;
+            self.admit(origin, held, stage, attempts).await?;
+            // If the head was parked again, `admit` queues these behind it once more.
+            for Waiting { origin, held, stage } in behind {
+                self.admit(origin, held, stage, 0).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends messages to their sinks; those that match none become dead letters.
+    async fn send(&mut self, origin: Origin, held: Held) {
+        let shared = &self.shared;
+        let (offered, unrouted) = held.fan_out(self.sinks.len(), |batch, row| shared.sinks_of(batch, row));
+        for (sink, held) in offered {
+            let parcel = Parcel { origin: origin.clone(), held };
+            if let Err(refused) = self.sinks[sink].send(parcel).await {
+                // The sink's task is gone: the pipeline has failed.
+                refused.0.held.abandon();
+            }
+        }
+        for held in unrouted.into_iter().flat_map(Held::singles) {
+            let why = Why {
+                stage: Stage::Route,
+                plugin: None,
+                code: "unrouted".to_owned(),
+                reason: self.shared.unrouted_reason(&held),
+                trap: None,
+                attempts: 1,
+            };
+            self.desk.give_up(&origin, held, why).await;
+        }
+    }
+
+    fn note_memory(&mut self) {
+        let now = self.steps.iter().map(|step| step.memory_bytes()).sum();
+        if now != self.memory {
+            self.shared.budget.guest_memory_changed(self.memory, now);
+            self.memory = now;
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        self.shared.budget.guest_memory_changed(self.memory, 0);
+    }
+}
+
+impl Shared {
+    /// Which sinks a message goes to: each without a `route`, and those whose route a plugin named.
+    pub(super) fn sinks_of(&self, batch: &Batch, row: &Row) -> SinkSet {
+        let named = batch.routes_of(row);
+        let set = match named {
+            None => self.sinks_without_route,
+            Some(named) => {
+                self.routes.iter().enumerate().fold(self.sinks_without_route, |set, (sink, route)| {
+                    if route.as_ref().is_some_and(|route| named.contains(route)) {
+                        set.with(sink)
+                    } else {
+                        set
+                    }
+                })
+            }
+        };
+        set.and(row.sinks)
+    }
+
+    fn unrouted_reason(&self, held: &Held) -> String {
+        let known: Vec<&str> = self.routes.iter().flatten().map(String::as_str).collect();
+        let named = held.batch().rows().first().and_then(|row| held.batch().routes_of(row));
+        match named {
+            Some(named) => format!("no sink takes its routes {named:?}; the sinks' routes are {known:?}"),
+            None => format!("no plugin named a route for it, and every sink has one: {known:?}"),
+        }
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

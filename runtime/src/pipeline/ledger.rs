@@ -1,0 +1,683 @@
+//! The ledger: which messages are in flight, what became of the others, how far the source may be
+//! committed (P1, P2), and the books (P11).
+//!
+//! A read opens a claim on its rows. From then on every message in flight is in exactly one
+//! [`Held`], which can only be divided, advanced through a plugin, fanned out to sinks, and
+//! settled. One that is dropped unsettled is a *leak*: nothing is committed past it, ever, and the
+//! pipeline stops with an error that names it.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::ops::DerefMut;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::budget::Budget;
+use crate::message::{Batch, Message, Position, Row, SinkSet};
+use crate::plugin::{Fate, FateVerdict, Processed};
+use crate::sources::{CommitKind, SettledAs, SettledRow};
+
+/// The accounts of a pipeline for the life of the process (P11), in messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Books {
+    /// Read from the source.
+    pub received: u64,
+    /// By plugins that made several of one, and by fan-out to several sinks.
+    pub added: u64,
+    pub delivered: u64,
+    pub filtered: u64,
+    pub dead_lettered: u64,
+    /// Given back to the source unsettled.
+    pub returned: u64,
+    pub in_flight: u64,
+}
+
+impl Books {
+    /// Whether they balance. They always do, or the ledger has a defect.
+    pub fn balance(&self) -> bool {
+        self.received + self.added
+            == self.delivered + self.filtered + self.dead_lettered + self.returned + self.in_flight
+    }
+}
+
+/// The accounts of one sink, in messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SinkBooks {
+    pub offered: u64,
+    pub delivered: u64,
+    pub dead_lettered: u64,
+    pub returned: u64,
+    pub in_flight: u64,
+}
+
+impl SinkBooks {
+    pub fn balance(&self) -> bool {
+        self.offered == self.delivered + self.dead_lettered + self.returned + self.in_flight
+    }
+}
+
+/// All accounts, from one moment.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    pub books: Books,
+    pub sinks: Vec<SinkBooks>,
+}
+
+/// A source, or a replay beside it, as the ledger knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FeedId(usize);
+
+/// What a feed may be told to commit.
+#[derive(Debug, Default)]
+pub struct Committable {
+    /// For [`CommitKind::UpTo`]: the highest gapless position of each partition that moved.
+    pub positions: Vec<Position>,
+    /// For [`CommitKind::Each`].
+    pub rows: Vec<SettledRow>,
+}
+
+impl Committable {
+    pub fn is_empty(&self) -> bool {
+        self.positions.is_empty() && self.rows.is_empty()
+    }
+}
+
+pub struct Ledger {
+    state: Mutex<State>,
+    budget: Arc<Budget>,
+    /// Cancelled at the first leak.
+    leaked: CancellationToken,
+}
+
+struct State {
+    books: Books,
+    sinks: Vec<SinkBooks>,
+    /// In the order in which they were opened; the first has number `first_claim`. `None` once
+    /// everything of it has been handed to the committer.
+    claims: VecDeque<Option<Claim>>,
+    first_claim: u64,
+    feeds: Vec<Feed>,
+    /// Set when the pipeline gives up what is in flight: dropping is then returning.
+    giving_up: bool,
+    leak: Option<String>,
+}
+
+struct Feed {
+    name: String,
+    kind: CommitKind,
+    /// Rows settled since they were last taken, for [`CommitKind::Each`].
+    settled: Vec<SettledRow>,
+    /// Claims of it that are still in `claims`.
+    claims: usize,
+    /// Claims with a row in flight.
+    unsettled_claims: usize,
+    changed: Arc<Notify>,
+    /// Seconds from opening a claim to settling its last row, since they were last taken.
+    latencies: Vec<Duration>,
+}
+
+struct Claim {
+    feed: usize,
+    /// The messages as they were read (P5).
+    original: Batch,
+    /// Descendants in flight of each row.
+    live: Vec<u32>,
+    outcomes: Vec<RowOutcome>,
+    /// Rows with descendants in flight.
+    unsettled: usize,
+    /// What it holds of the budget.
+    bytes: usize,
+    opened: Instant,
+    opened_at_ms: i64,
+    /// Reasons of dead-lettered rows, for [`CommitKind::Each`].
+    reasons: HashMap<u32, String>,
+}
+
+/// What has become of the settled descendants of a row.
+#[derive(Clone, Copy, Default)]
+struct RowOutcome {
+    delivered: bool,
+    dead_lettered: bool,
+    returned: bool,
+    /// Its position has been handed to the committer.
+    committed: bool,
+}
+
+#[derive(Clone, Copy)]
+enum Settlement<'a> {
+    Delivered,
+    Filtered,
+    DeadLettered(&'a str),
+    Returned,
+}
+
+impl Ledger {
+    pub fn new(sinks: usize, budget: Arc<Budget>) -> Arc<Ledger> {
+        Arc::new(Ledger {
+            state: Mutex::new(State {
+                books: Books::default(),
+                sinks: vec![SinkBooks::default(); sinks],
+                claims: VecDeque::new(),
+                first_claim: 0,
+                feeds: Vec::new(),
+                giving_up: false,
+                leak: None,
+            }),
+            budget,
+            leaked: CancellationToken::new(),
+        })
+    }
+
+    /// A panic elsewhere while holding the lock cannot leave the state half changed in a way that
+    /// loses a message: counts of a claim only ever err towards "not settled".
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Registers a source. `changed` is notified when something of it can be committed.
+    pub fn add_feed(&self, name: &str, kind: CommitKind) -> (FeedId, Arc<Notify>) {
+        let changed = Arc::new(Notify::new());
+        let mut state = self.state();
+        state.feeds.push(Feed {
+            name: name.to_owned(),
+            kind,
+            settled: Vec::new(),
+            claims: 0,
+            unsettled_claims: 0,
+            changed: Arc::clone(&changed),
+            latencies: Vec::new(),
+        });
+        (FeedId(state.feeds.len() - 1), changed)
+    }
+
+    /// Opens a claim on what was read: row n of the batch must have `claim_row` n.
+    pub fn open(self: &Arc<Ledger>, feed: FeedId, batch: Batch) -> Held {
+        debug_assert!(batch.rows().iter().enumerate().all(|(n, row)| row.claim_row as usize == n));
+        let rows = batch.len();
+        let bytes = batch.footprint();
+        self.budget.take(bytes);
+        let mut state = self.state();
+        state.books.received += rows as u64;
+        state.books.in_flight += rows as u64;
+        state.feeds[feed.0].claims += 1;
+        state.feeds[feed.0].unsettled_claims += 1;
+        state.claims.push_back(Some(Claim {
+            feed: feed.0,
+            original: batch.clone(),
+            live: vec![1; rows],
+            outcomes: vec![RowOutcome::default(); rows],
+            unsettled: rows,
+            bytes,
+            opened: Instant::now(),
+            opened_at_ms: jiff::Timestamp::now().as_millisecond(),
+            reasons: HashMap::new(),
+        }));
+        let claim = state.first_claim + state.claims.len() as u64 - 1;
+        drop(state);
+        Held { batch, claim, sink: None, ledger: Arc::clone(self) }
+    }
+
+    /// A source message as it was read.
+    pub fn original(&self, held: &Held, row: &Row) -> Option<(Message, Position)> {
+        let state = self.state();
+        let claim = state.claim(held.claim)?;
+        let message = claim.original.message(row.claim_row as usize);
+        Some((message.to_owned(), message.position()))
+    }
+
+    /// All accounts, from one moment. `in_flight` is counted from the claims, not computed from the
+    /// other accounts, so that [`Books::balance`] can fail.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state();
+        let counted: u64 =
+            state.claims.iter().flatten().flat_map(|claim| &claim.live).map(|&live| u64::from(live)).sum();
+        Snapshot { books: Books { in_flight: counted, ..state.books }, sinks: state.sinks.clone() }
+    }
+
+    /// All accounts without counting anew what is in flight: for a progress line.
+    pub fn books(&self) -> Books {
+        self.state().books
+    }
+
+    /// Whether nothing of the feed is in flight.
+    pub fn is_settled(&self, feed: FeedId) -> bool {
+        self.state().feeds[feed.0].unsettled_claims == 0
+    }
+
+    /// Cancelled at the first leak; [`Ledger::leak`] then says which.
+    pub fn leaked(&self) -> &CancellationToken {
+        &self.leaked
+    }
+
+    pub fn leak(&self) -> Option<String> {
+        self.state().leak.clone()
+    }
+
+    /// From now on whatever is dropped unsettled counts as returned: the deadline of a stop has
+    /// passed, or the pipeline has failed (P8).
+    pub fn give_up(&self) {
+        self.state().giving_up = true;
+    }
+
+    /// Times from reading to settling of the batches settled since the last call.
+    pub fn take_latencies(&self, feed: FeedId) -> Vec<Duration> {
+        std::mem::take(&mut self.state().feeds[feed.0].latencies)
+    }
+
+    /// Takes what may be committed of a feed (P1): positions only so far as everything before them
+    /// in their partition is settled.
+    pub fn take_committable(&self, feed: FeedId) -> Committable {
+        let mut state = self.state();
+        let mut committable =
+            Committable { rows: std::mem::take(&mut state.feeds[feed.0].settled), ..Default::default() };
+        if state.feeds[feed.0].kind == CommitKind::UpTo {
+            committable.positions = state.take_positions(feed.0);
+        }
+        state.forget_finished_claims();
+        committable
+    }
+}
+
+impl State {
+    fn claim(&self, number: u64) -> Option<&Claim> {
+        self.claims.get(usize::try_from(number.checked_sub(self.first_claim)?).ok()?)?.as_ref()
+    }
+
+    fn claim_mut(&mut self, number: u64) -> Option<&mut Claim> {
+        let index = usize::try_from(number.checked_sub(self.first_claim)?).ok()?;
+        self.claims.get_mut(index)?.as_mut()
+    }
+
+    fn take_positions(&mut self, feed: usize) -> Vec<Position> {
+        let mut highest: Vec<Position> = Vec::new();
+        let mut blocked: HashSet<u32> = HashSet::new();
+        for claim in self.claims.iter_mut().flatten().filter(|claim| claim.feed == feed) {
+            let mut last: Option<(u32, usize)> = None;
+            for (index, outcome) in claim.outcomes.iter_mut().enumerate() {
+                if outcome.committed {
+                    continue;
+                }
+                let position = claim.original.rows()[index].position;
+                if blocked.contains(&position.partition) {
+                    continue;
+                }
+                if claim.live[index] > 0 || outcome.returned {
+                    blocked.insert(position.partition);
+                    continue;
+                }
+                outcome.committed = true;
+                match last {
+                    Some((partition, slot)) if partition == position.partition => highest[slot] = position,
+                    _ => {
+                        let slot = highest.iter().position(|known| known.partition == position.partition);
+                        let slot = slot.unwrap_or_else(|| {
+                            highest.push(position);
+                            highest.len() - 1
+                        });
+                        highest[slot] = position;
+                        last = Some((position.partition, slot));
+                    }
+                }
+            }
+        }
+        highest
+    }
+
+    /// Drops claims from which nothing more can come, so that the list stays short.
+    fn forget_finished_claims(&mut self) {
+        for index in 0..self.claims.len() {
+            let Some(claim) = &self.claims[index] else { continue };
+            let finished = claim.unsettled == 0
+                && (self.feeds[claim.feed].kind == CommitKind::Each
+                    || claim.outcomes.iter().all(|outcome| outcome.committed));
+            if finished {
+                self.feeds[claim.feed].claims -= 1;
+                self.claims[index] = None;
+            }
+        }
+        while matches!(self.claims.front(), Some(None)) {
+            self.claims.pop_front();
+            self.first_claim += 1;
+        }
+    }
+
+    /// Settles one descendant of each of these rows.
+    fn settle<'a>(
+        &mut self,
+        number: u64,
+        sink: Option<usize>,
+        rows: impl ExactSizeIterator<Item = &'a Row>,
+        settlement: Settlement<'_>,
+        budget: &Budget,
+    ) {
+        let count = rows.len() as u64;
+        let account = match settlement {
+            Settlement::Delivered => &mut self.books.delivered,
+            Settlement::Filtered => &mut self.books.filtered,
+            Settlement::DeadLettered(_) => &mut self.books.dead_lettered,
+            Settlement::Returned => &mut self.books.returned,
+        };
+        *account += count;
+        self.books.in_flight -= count;
+        if let Some(sink) = sink {
+            let sink = &mut self.sinks[sink];
+            sink.in_flight -= count;
+            match settlement {
+                Settlement::Delivered => sink.delivered += count,
+                // A message that a sink was offered is never filtered.
+                Settlement::Filtered => {}
+                Settlement::DeadLettered(_) => sink.dead_lettered += count,
+                Settlement::Returned => sink.returned += count,
+            }
+        }
+        let first_claim = self.first_claim;
+        let Some(claim) = self.claims.get_mut((number - first_claim) as usize).and_then(Option::as_mut)
+        else {
+            return;
+        };
+        let feed = &mut self.feeds[claim.feed];
+        for row in rows {
+            let index = row.claim_row as usize;
+            let outcome = &mut claim.outcomes[index];
+            match settlement {
+                Settlement::Delivered => outcome.delivered = true,
+                Settlement::Filtered => {}
+                Settlement::DeadLettered(reason) => {
+                    outcome.dead_lettered = true;
+                    if feed.kind == CommitKind::Each {
+                        claim.reasons.insert(row.claim_row, reason.to_owned());
+                    }
+                }
+                Settlement::Returned => outcome.returned = true,
+            }
+            claim.live[index] -= 1;
+            if claim.live[index] > 0 {
+                continue;
+            }
+            claim.unsettled -= 1;
+            if feed.kind == CommitKind::Each {
+                feed.settled.push(SettledRow {
+                    position: claim.original.rows()[index].position,
+                    outcome: match *outcome {
+                        RowOutcome { returned: true, .. } => SettledAs::Returned,
+                        RowOutcome { dead_lettered: true, .. } => {
+                            SettledAs::DeadLettered(claim.reasons.remove(&row.claim_row).unwrap_or_default())
+                        }
+                        RowOutcome { delivered: true, .. } => SettledAs::Delivered,
+                        RowOutcome { .. } => SettledAs::Filtered,
+                    },
+                });
+            }
+        }
+        if claim.unsettled == 0 {
+            budget.give_back(std::mem::take(&mut claim.bytes));
+            feed.unsettled_claims -= 1;
+            feed.latencies.push(claim.opened.elapsed());
+        }
+        if claim.unsettled == 0 || !feed.settled.is_empty() {
+            feed.changed.notify_one();
+        }
+    }
+}
+
+/// Messages in flight, all of one claim, each counted in the ledger. The only way to settle them.
+#[must_use = "dropping messages unsettled stops the pipeline"]
+pub struct Held {
+    batch: Batch,
+    claim: u64,
+    /// The sink it was offered to, once it was fanned out.
+    sink: Option<usize>,
+    ledger: Arc<Ledger>,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Held({} messages of claim {})", self.batch.len(), self.claim)
+    }
+}
+
+/// A message that a plugin did not let pass, to be dealt with.
+#[derive(Debug)]
+pub struct Aside {
+    /// The one message.
+    pub held: Held,
+    /// Its row in the batch that the plugin was given.
+    pub parent: u32,
+    pub verdict: FateVerdict,
+}
+
+impl Held {
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    pub fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty()
+    }
+
+    /// A source message of this claim as it was read.
+    pub fn original(&self, row: &Row) -> Option<(Message, Position)> {
+        self.ledger.original(self, row)
+    }
+
+    /// When they were read, milliseconds since 1970-01-01T00:00:00Z.
+    pub fn read_at_ms(&self) -> i64 {
+        self.ledger.state().claim(self.claim).map_or(0, |claim| claim.opened_at_ms)
+    }
+
+    /// The messages without their tickets: the caller makes new `Held`s of all of them.
+    fn release(mut self) -> (Batch, u64, Option<usize>, Arc<Ledger>) {
+        let batch = std::mem::take(&mut self.batch);
+        (batch, self.claim, self.sink, Arc::clone(&self.ledger))
+    }
+
+    /// Divides them into `parts` by a number for each message; parts may be empty.
+    pub fn split(self, parts: usize, mut part_of: impl FnMut(usize, &Row) -> usize) -> Vec<Held> {
+        let (mut batch, claim, sink, ledger) = self.release();
+        let mut rows: Vec<Vec<Row>> = Vec::with_capacity(parts);
+        rows.resize_with(parts, Vec::new);
+        for (index, row) in batch.take_rows().into_iter().enumerate() {
+            rows[part_of(index, &row)].push(row);
+        }
+        rows.into_iter()
+            .map(|rows| Held { batch: batch.with_rows(rows), claim, sink, ledger: Arc::clone(&ledger) })
+            .collect()
+    }
+
+    /// One `Held` a message.
+    pub fn singles(self) -> impl Iterator<Item = Held> {
+        let count = self.len();
+        self.split(count, |index, _| index).into_iter()
+    }
+
+    /// What a plugin made of them, given what `process` made of the batch: those that go on, the row
+    /// each of them comes from, and those that do not. Dropped ones are settled here.
+    ///
+    /// A row that `process` forgot is a leak.
+    pub fn advance<E>(
+        self,
+        process: impl FnOnce(Batch) -> Result<Processed, E>,
+    ) -> Result<(Held, Vec<u32>, Vec<Aside>), E> {
+        let given: Vec<u32> = self.batch.rows().iter().map(|row| row.claim_row).collect();
+        // What the plugin is given is a copy of the rows, so that on an error they are still held.
+        let mut held = self;
+        let Processed { batch, parents, fates } = process(held.batch.clone())?;
+        let Held { ledger, claim, .. } = &held;
+        let (ledger, claim) = (Arc::clone(ledger), *claim);
+        let grown = batch.footprint().saturating_sub(held.batch.footprint());
+
+        let mut children = vec![0u32; given.len()];
+        for &parent in &parents {
+            children[parent as usize] += 1;
+        }
+        let mut asides = Vec::new();
+        {
+            let mut state = ledger.state();
+            let state = state.deref_mut();
+            let mut dropped: Vec<Row> = Vec::new();
+            for Fate { parent, row, verdict } in fates {
+                children[parent as usize] += 1;
+                match verdict {
+                    FateVerdict::Dropped => dropped.push(row),
+                    verdict => asides.push((parent, row, verdict)),
+                }
+            }
+            let mut added = 0;
+            let mut forgotten = 0;
+            if let Some(claim) = state.claim_mut(claim) {
+                for (parent, &count) in children.iter().enumerate() {
+                    match count {
+                        0 => forgotten += 1,
+                        1 => {}
+                        _ => {
+                            claim.live[given[parent] as usize] += count - 1;
+                            added += u64::from(count - 1);
+                        }
+                    }
+                }
+                if grown > 0 && claim.unsettled > 0 {
+                    claim.bytes += grown;
+                    ledger.budget.take(grown);
+                }
+            }
+            state.books.added += added;
+            state.books.in_flight += added;
+            if !dropped.is_empty() {
+                state.settle(claim, None, dropped.iter(), Settlement::Filtered, &ledger.budget);
+            }
+            if forgotten > 0 {
+                ledger.note_leak(state, claim, forgotten);
+            }
+        }
+        let asides = asides
+            .into_iter()
+            .map(|(parent, row, verdict)| Aside {
+                held: Held {
+                    batch: batch.with_rows(vec![row]),
+                    claim,
+                    sink: None,
+                    ledger: Arc::clone(&ledger),
+                },
+                parent,
+                verdict,
+            })
+            .collect();
+        held.batch = batch;
+        Ok((held, parents, asides))
+    }
+
+    /// Copies each message to its sinks. Returns what each sink gets and what none gets.
+    pub fn fan_out(
+        self,
+        sinks: usize,
+        mut sinks_of: impl FnMut(&Batch, &Row) -> SinkSet,
+    ) -> (Vec<(usize, Held)>, Option<Held>) {
+        let (mut batch, claim, _, ledger) = self.release();
+        let rows = batch.take_rows();
+        let mut offered: Vec<Vec<Row>> = Vec::new();
+        offered.resize_with(sinks, Vec::new);
+        let mut unrouted = Vec::new();
+        let mut copies: Vec<(u32, u32)> = Vec::new();
+        if sinks == 1 {
+            offered[0].reserve(rows.len());
+        }
+        for row in rows {
+            let set = sinks_of(&batch, &row);
+            match set.len() {
+                0 => unrouted.push(row),
+                1 => offered[set.iter().next().unwrap_or_default()].push(row),
+                count => {
+                    copies.push((row.claim_row, count as u32 - 1));
+                    for sink in set.iter() {
+                        offered[sink].push(row.clone());
+                    }
+                }
+            }
+        }
+        {
+            let mut state = ledger.state();
+            let added: u64 = copies.iter().map(|&(_, count)| u64::from(count)).sum();
+            state.books.added += added;
+            state.books.in_flight += added;
+            if let Some(claim) = state.claim_mut(claim) {
+                for (row, count) in copies {
+                    claim.live[row as usize] += count;
+                }
+            }
+            for (sink, rows) in offered.iter().enumerate() {
+                state.sinks[sink].offered += rows.len() as u64;
+                state.sinks[sink].in_flight += rows.len() as u64;
+            }
+        }
+        let part =
+            |rows, sink| Held { batch: batch.with_rows(rows), claim, sink, ledger: Arc::clone(&ledger) };
+        let unrouted = (!unrouted.is_empty()).then(|| part(unrouted, None));
+        let offered = offered
+            .into_iter()
+            .enumerate()
+            .filter(|(_, rows)| !rows.is_empty())
+            .map(|(sink, rows)| (sink, part(rows, Some(sink))))
+            .collect();
+        (offered, unrouted)
+    }
+
+    /// They are durable in their sink.
+    pub fn delivered(self) {
+        self.settle(Settlement::Delivered);
+    }
+
+    /// They are durable among the dead letters.
+    pub fn dead_lettered(self, reason: &str) {
+        self.settle(Settlement::DeadLettered(reason));
+    }
+
+    /// They are given back to the source on purpose.
+    pub fn abandon(self) {
+        self.settle(Settlement::Returned);
+    }
+
+    fn settle(mut self, settlement: Settlement<'_>) {
+        let batch = std::mem::take(&mut self.batch);
+        self.ledger.state().settle(
+            self.claim,
+            self.sink,
+            batch.rows().iter(),
+            settlement,
+            &self.ledger.budget,
+        );
+    }
+}
+
+impl Ledger {
+    fn note_leak(&self, state: &mut State, claim: u64, rows: usize) {
+        let feed = state.claim(claim).map_or("?", |claim| state.feeds[claim.feed].name.as_str());
+        let text = format!("{rows} messages of a batch read from {feed} were dropped without a verdict");
+        state.leak.get_or_insert(text);
+        self.leaked.cancel();
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let mut state = self.ledger.state();
+        if state.giving_up {
+            let budget = &self.ledger.budget;
+            state.settle(self.claim, self.sink, self.batch.rows().iter(), Settlement::Returned, budget);
+        } else {
+            self.ledger.note_leak(&mut state, self.claim, self.batch.len());
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;
