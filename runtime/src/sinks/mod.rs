@@ -2,6 +2,7 @@
 
 mod drop;
 mod file;
+mod http;
 mod lines;
 mod stdout;
 #[cfg(test)]
@@ -18,7 +19,7 @@ use crate::config::problem::Problem;
 use crate::message::MessageRef;
 
 /// Every sink there is, in the order of the reference.
-pub static SINKS: &[SinkSpec] = &[file::SPEC, stdout::SPEC, drop::SPEC];
+pub static SINKS: &[SinkSpec] = &[file::SPEC, stdout::SPEC, http::SPEC, drop::SPEC];
 
 /// A row of [`SINKS`].
 pub struct SinkSpec {

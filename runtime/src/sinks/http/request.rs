@@ -1,0 +1,139 @@
+//! Messages made into requests.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Body, Request, Url};
+use sha2::{Digest, Sha256};
+
+use super::super::Outcome;
+use super::super::lines::ENCODE_ERROR;
+use super::Mode;
+use crate::codecs::Encoder;
+use crate::message::MessageRef;
+
+/// How every request looks.
+pub struct Requests {
+    pub method: reqwest::Method,
+    pub url: Url,
+    pub mode: Mode,
+    pub headers: HeaderMap,
+    pub forward: Vec<HeaderName>,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+pub struct IdempotencyKey {
+    pub header: HeaderName,
+    /// Header of a message whose value is taken, if it has one.
+    pub from: Option<String>,
+    /// What tells this sink from others that write to the same server.
+    pub scope: String,
+}
+
+/// Messages of a call as bytes.
+pub struct Encoded {
+    bytes: Bytes,
+    ranges: Vec<Range<usize>>,
+}
+
+impl Encoded {
+    /// Encodes messages; those that cannot be get their outcome.
+    pub fn of(codec: &dyn Encoder, messages: &[MessageRef<'_>], outcomes: &mut [Option<Outcome>]) -> Encoded {
+        let mut bytes = Vec::new();
+        let mut ranges = Vec::with_capacity(messages.len());
+        for (message, outcome) in messages.iter().zip(outcomes) {
+            let start = bytes.len();
+            if let Err(error) = codec.encode(message, &mut bytes) {
+                *outcome = Some(Outcome::Reject { code: ENCODE_ERROR, reason: error.to_string() });
+            }
+            ranges.push(start..bytes.len());
+        }
+        Encoded { bytes: bytes.into(), ranges }
+    }
+
+    pub fn message(&self, index: usize) -> Bytes {
+        self.bytes.slice(self.ranges[index].clone())
+    }
+}
+
+impl Requests {
+    /// A request with the messages at these indexes of a call: one of them, if the mode is so.
+    ///
+    /// # Errors
+    /// The outcome of the message that cannot be sent.
+    pub fn build(
+        &self,
+        messages: &[MessageRef<'_>],
+        encoded: &Encoded,
+        indexes: &[usize],
+    ) -> Result<Request, Outcome> {
+        let mut request = Request::new(self.method.clone(), self.url.clone());
+        *request.headers_mut() = self.headers.clone();
+        let between = |before: &[u8], delimiter: &[u8], after: &[u8]| {
+            let mut body = before.to_vec();
+            for (nth, &index) in indexes.iter().enumerate() {
+                body.extend_from_slice(if nth == 0 { b"" } else { delimiter });
+                body.extend_from_slice(&encoded.message(index));
+            }
+            body.extend_from_slice(after);
+            Bytes::from(body)
+        };
+        let body = match self.mode {
+            Mode::Single => {
+                let body = encoded.message(indexes[0]);
+                self.add_headers_of(&messages[indexes[0]], &body, request.headers_mut())?;
+                body
+            }
+            Mode::Ndjson => between(b"", b"\n", b"\n"),
+            Mode::JsonArray => between(b"[", b",", b"]"),
+        };
+        *request.body_mut() = Some(Body::from(body));
+        Ok(request)
+    }
+
+    fn add_headers_of(
+        &self,
+        message: &MessageRef<'_>,
+        body: &[u8],
+        headers: &mut HeaderMap,
+    ) -> Result<(), Outcome> {
+        for name in &self.forward {
+            for (_, value) in
+                message.headers().filter(|(known, _)| known.eq_ignore_ascii_case(name.as_str().as_bytes()))
+            {
+                headers.append(name, header_value(name.as_str(), value)?);
+            }
+        }
+        let Some(key) = &self.idempotency else { return Ok(()) };
+        let given = key.from.as_deref().and_then(|from| Some((from, message.header(from)?)));
+        let value = match given {
+            Some((from, value)) => header_value(from, value)?,
+            None => header_value(key.header.as_str(), key.of(message, body).as_bytes())?,
+        };
+        headers.insert(&key.header, value);
+        Ok(())
+    }
+}
+
+impl IdempotencyKey {
+    /// The same whenever the source message is read and made into this body again. The body is in
+    /// it because several messages may descend from one.
+    fn of(&self, message: &MessageRef<'_>, body: &[u8]) -> String {
+        let position = message.position();
+        let mut hash = Sha256::new();
+        hash.update((self.scope.len() as u64).to_le_bytes());
+        hash.update(&self.scope);
+        hash.update(position.partition.to_le_bytes());
+        hash.update(position.offset.to_le_bytes());
+        hash.update(body);
+        hex::encode(&hash.finalize()[..16])
+    }
+}
+
+fn header_value(name: &str, value: &[u8]) -> Result<HeaderValue, Outcome> {
+    HeaderValue::from_bytes(value).map_err(|_| Outcome::Reject {
+        code: "invalid-header",
+        reason: format!("the value of header {name:?} holds a control character and cannot be sent"),
+    })
+}
