@@ -50,7 +50,8 @@ impl Span {
 /// Where a message stands in its source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
 pub struct Position {
-    /// The source's partition: a file of a glob, a Kafka partition. 0 where there is but one.
+    /// The source's partition: a file of a glob, a Kafka partition. Any number; the same one after a
+    /// restart, and another for other data, since ids are made of it.
     pub partition: u32,
     /// Grows with every message of a partition. Where reading resumes after this message: for a
     /// file the byte after the record, for a log the offset after the record's.
@@ -344,6 +345,11 @@ impl BatchBuilder {
     /// Adds an arena without copying it; spans into it can then be pushed.
     pub fn arena(&mut self, bytes: Bytes) -> u16 {
         self.batch.add_arena(bytes).expect("a builder is given a handful of arenas")
+    }
+
+    /// Gives an arena that was added empty its bytes, once it is known which are needed.
+    pub fn set_arena(&mut self, arena: u16, bytes: Bytes) {
+        self.batch.arenas[arena as usize] = bytes;
     }
 
     /// Copies bytes and returns their span.

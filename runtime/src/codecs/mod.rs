@@ -102,7 +102,7 @@ fn no_payload() -> EncodeError {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::config::Parsed;
     use crate::message::Message;

@@ -3,6 +3,14 @@
 //! A source has two halves, so that reading never blocks committing. Neither ever sees a claim:
 //! a source cannot acknowledge anything by itself, it is told by `pipeline/` what is settled.
 
+mod file;
+mod frames;
+mod generate;
+mod stdin;
+mod stream;
+#[cfg(test)]
+pub mod testing;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -15,7 +23,7 @@ use crate::message::{Batch, Position};
 use crate::store::Checkpoints;
 
 /// Every source there is, in the order of the reference.
-pub static SOURCES: &[SourceSpec] = &[];
+pub static SOURCES: &[SourceSpec] = &[file::SPEC, stdin::SPEC, generate::SPEC];
 
 /// A row of [`SOURCES`].
 pub struct SourceSpec {
