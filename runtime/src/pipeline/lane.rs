@@ -3,6 +3,7 @@
 //! It owns its plugin instances. Order within the lane is the order of arrival; a message that a
 //! plugin wants to see again later is parked, and those of its order queue up behind it (P3).
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
@@ -124,7 +125,10 @@ impl Lane {
         if asides.is_empty() {
             return passed;
         }
+        // The first message of each order that is parked here, by its row.
         let mut parked_here: HashMap<u64, u32> = HashMap::new();
+        // What queues up behind those, by its row and the plugin it is to enter next.
+        let mut behind: Vec<(u32, Held, usize)> = Vec::new();
         for Aside { held, parent, verdict } in asides {
             match verdict {
                 FateVerdict::Retry { code, reason } => {
@@ -133,9 +137,13 @@ impl Lane {
                         self.give_up(origin, held, stage, code, reason, None, attempts).await;
                         continue;
                     }
-                    let order = held.batch().rows()[0].order;
-                    parked_here.entry(order).or_insert(parent);
-                    self.park(Waiting { origin: origin.clone(), held, stage }, attempts);
+                    match parked_here.entry(held.batch().rows()[0].order) {
+                        Entry::Occupied(_) => behind.push((parent, held, stage)),
+                        Entry::Vacant(first) => {
+                            first.insert(parent);
+                            self.park(Waiting { origin: origin.clone(), held, stage }, attempts);
+                        }
+                    }
                 }
                 FateVerdict::Rejected { code, reason } => {
                     self.give_up(origin, held, stage, code, reason, None, attempts + 1).await;
@@ -160,13 +168,22 @@ impl Lane {
         if parked_here.is_empty() {
             return passed;
         }
-        let behind = |index: usize, row: &Row| {
-            parked_here.get(&row.order).is_some_and(|&first_parked| parents[index] > first_parked)
-        };
-        let mut parts = passed.split(2, |index, row| usize::from(behind(index, row))).into_iter();
+        let mut waiting_rows = Vec::new();
+        let mut parts = passed
+            .split(2, |index, row| {
+                let waits = parked_here.get(&row.order).is_some_and(|&first| parents[index] > first);
+                if waits {
+                    waiting_rows.push(parents[index]);
+                }
+                usize::from(waits)
+            })
+            .into_iter();
         let free = parts.next().expect("two parts were asked for");
-        for single in parts.flat_map(Held::singles) {
-            self.queue(origin.clone(), single, stage + 1);
+        let passed = parts.flat_map(Held::singles).zip(waiting_rows);
+        behind.extend(passed.map(|(held, parent)| (parent, held, stage + 1)));
+        behind.sort_by_key(|&(parent, ..)| parent);
+        for (_, held, stage) in behind {
+            self.queue(origin.clone(), held, stage);
         }
         free
     }
@@ -194,14 +211,9 @@ impl Lane {
         self.desk.give_up(origin, held, why).await;
     }
 
-    /// Parks the one message. If its order is parked already (an earlier one of the same batch), it
-    /// queues up behind.
+    /// Parks the one message, the first of its order.
     fn park(&mut self, head: Waiting, attempts: u32) {
         let order = head.held.batch().rows()[0].order;
-        if let Some(parked) = self.parked.get_mut(&order) {
-            parked.behind.push_back(head);
-            return;
-        }
         let step = &self.steps[head.stage].identity().step;
         self.shared.metrics.retries(&self.shared.name, &format!("plugin:{step}")).inc();
         let due = Instant::now() + next_delay(&self.shared.retry, attempts - 1, None);

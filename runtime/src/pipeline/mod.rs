@@ -334,12 +334,12 @@ impl Supervisor {
             self.door = None;
             while self.workers.join_next().await.is_some() {}
             while self.readers.join_next().await.is_some() {}
+            if let Some(leak) = self.shared.ledger.leak() {
+                self.failure.set(anyhow::anyhow!("{leak}; they will be read again at the next start"));
+            }
             if !self.failure.failed.is_cancelled() {
                 while self.commits.join_next().await.is_some() {}
             }
-        }
-        if let Some(leak) = self.shared.ledger.leak() {
-            self.failure.set(anyhow::anyhow!("{leak}; they will be read again at the next start"));
         }
         match self.failure.take() {
             Some(error) => Err(error),
@@ -361,7 +361,7 @@ impl Supervisor {
         tokio::pin!(deadline);
         // Front to back: the readers end, then the lanes, the sinks and the desk have nothing more
         // to come, then everything is settled and the commits end.
-        loop {
+        while !(self.readers.is_empty() && self.workers.is_empty() && self.commits.is_empty()) {
             tokio::select! {
                 biased;
                 () = failed.cancelled() => return false,
@@ -378,7 +378,6 @@ impl Supervisor {
                 ended = self.readers.join_next(), if !self.readers.is_empty() => self.joined(ended),
                 ended = self.workers.join_next(), if !self.workers.is_empty() => self.joined(ended),
                 ended = self.commits.join_next(), if !self.commits.is_empty() => self.joined(ended),
-                else => return true,
             }
             if self.readers.is_empty() {
                 self.attached.close();
@@ -386,6 +385,8 @@ impl Supervisor {
                 self.door = None;
             }
         }
+        // The last one may have ended by failing.
+        !failed.is_cancelled() && !leaked.is_cancelled()
     }
 
     /// A panic in a task is the pipeline's failure: what it held was given back or leaked.
