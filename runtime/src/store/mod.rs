@@ -1,4 +1,12 @@
 //! The data folder: what a pipeline must remember.
+//!
+//! - [`folder`]: the folder, its lock, its checkpoints
+//! - [`database`]: the SQLite file in it, its format version and upgrade path
+
+pub mod database;
+pub mod folder;
+
+pub use folder::{DataFolder, OpenError};
 
 /// Where the partitions of a source stand. Kept for a pipeline in its data folder.
 ///
