@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// A byte range in one arena of a [`Batch`], or nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +49,7 @@ impl Span {
 }
 
 /// Where a message stands in its source.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// The source's partition: a file of a glob, a Kafka partition. Any number; the same one after a
     /// restart, and another for other data, since ids are made of it.
@@ -297,7 +298,7 @@ impl<'a> MessageRef<'a> {
 }
 
 /// A message that owns its bytes: a dead letter, a test.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     pub payload: Option<Vec<u8>>,
     pub key: Option<Vec<u8>>,

@@ -1,8 +1,18 @@
 //! Dead letters: what could not be delivered, with everything one needs to know about it (P5).
 
+pub mod filter;
+pub mod json;
+pub mod replay;
+pub mod sink_writer;
+pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::fmt;
+use std::str::FromStr;
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
@@ -14,7 +24,7 @@ use crate::sources::OpenSource;
 pub const REPLAYS_HEADER: &str = "millstream-replays";
 
 /// A message that was given up, as it was read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
     /// The same for the same failure of the same source message, so that reading it again after a
     /// crash does not make a second dead letter.
@@ -52,7 +62,7 @@ pub struct DeadLetter {
 }
 
 /// Where a message failed: `source`, `plugin:STEP`, `route` or `sink:NAME`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Stage {
     Source,
     Plugin(String),
@@ -72,20 +82,55 @@ impl fmt::Display for Stage {
     }
 }
 
-/// Bytes of the hash that make an id: a collision among a million dead letters is less likely than
-/// one in ten million.
-const ID_BYTES: usize = 8;
+impl FromStr for Stage {
+    type Err = UnknownStage;
 
-/// The id of a dead letter: the same for the same failure of the same source message.
-pub fn id(pipeline: &str, source: &str, position_text: &str, position: Position, stage: &Stage) -> String {
-    let mut hash = Sha256::new();
-    for part in [pipeline, source, position_text, &stage.to_string()] {
-        hash.update((part.len() as u64).to_be_bytes());
-        hash.update(part);
+    fn from_str(text: &str) -> Result<Stage, UnknownStage> {
+        match (text, text.split_once(':')) {
+            ("source", _) => Ok(Stage::Source),
+            ("route", _) => Ok(Stage::Route),
+            (_, Some(("plugin", step))) => Ok(Stage::Plugin(step.to_owned())),
+            (_, Some(("sink", name))) => Ok(Stage::Sink(name.to_owned())),
+            _ => Err(UnknownStage(text.to_owned())),
+        }
     }
-    hash.update(position.partition.to_be_bytes());
-    hash.update(position.offset.to_be_bytes());
-    hex::encode(&hash.finalize()[..ID_BYTES])
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a stage; it is `source`, `plugin:STEP`, `route` or `sink:NAME`")]
+pub struct UnknownStage(String);
+
+/// Bytes of the hash that make an id: a collision among a million dead letters is less likely than
+/// one in a million millions.
+const ID_BYTES: usize = 10;
+
+impl DeadLetter {
+    /// The id that goes with the other fields. It is made of where the message came from, where it
+    /// failed, where it was still to go, and of the message itself, since a source without a memory
+    /// (a server, a pipe) may use a position again for another one. What differs from one reading or
+    /// replay of a message to the next (times, attempts, the mark of a replay) has no part in it.
+    pub fn derive_id(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |part: &[u8]| {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        };
+        for part in [&self.pipeline, &self.source, &self.position_text, &self.stage.to_string()] {
+            add(part.as_bytes());
+        }
+        add(self.sinks.join("\0").as_bytes());
+        for part in [&self.message.payload, &self.message.key] {
+            add(&[u8::from(part.is_some())]);
+            add(part.as_deref().unwrap_or_default());
+        }
+        for (name, value) in &self.message.headers {
+            if !name.eq_ignore_ascii_case(REPLAYS_HEADER.as_bytes()) {
+                add(name);
+                add(value);
+            }
+        }
+        hex::encode(&hash.finalize()[..ID_BYTES])
+    }
 }
 
 /// Where dead letters are written.
@@ -101,4 +146,62 @@ pub struct Attach {
     pub source: OpenSource,
     /// Told when everything of it is settled and committed.
     pub done: oneshot::Sender<anyhow::Result<()>>,
+}
+
+/// A time as people and programs read it: RFC 3339 with milliseconds, UTC.
+pub fn time_text(ms: i64) -> String {
+    match jiff::Timestamp::from_millisecond(ms) {
+        Ok(time) => format!("{time:.3}"),
+        // Beyond the year 9999: a clock that is wrong, and still to be seen.
+        Err(_) => format!("{ms} ms"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::letter;
+    use super::*;
+
+    #[test]
+    fn p2_an_id_is_that_of_a_message_and_its_failure() {
+        let id = letter(1).derive_id();
+        assert_eq!(id.len(), 20);
+        let mut again = DeadLetter { attempts: 9, replays: 1, reason: "other".to_owned(), ..letter(1) };
+        (again.read_at_ms, again.failed_at_ms, again.position.partition) = (5, 6, 7);
+        again.message.headers.push((b"Millstream-Replays".to_vec(), b"1".to_vec()));
+        assert_eq!(again.derive_id(), id);
+
+        let mut others = vec![
+            DeadLetter { pipeline: "x".to_owned(), ..letter(1) },
+            DeadLetter { source: "x".to_owned(), ..letter(1) },
+            DeadLetter { position_text: "x".to_owned(), ..letter(1) },
+            DeadLetter { stage: Stage::Plugin("x".to_owned()), ..letter(1) },
+            DeadLetter { sinks: Vec::new(), ..letter(1) },
+        ];
+        let changes: [fn(&mut Message); 4] = [
+            |message| message.payload = None,
+            |message| message.payload = Some(Vec::new()),
+            |message| message.key = None,
+            |message| message.headers[0].1 = b"2".to_vec(),
+        ];
+        for change in changes {
+            let mut other = letter(1);
+            change(&mut other.message);
+            others.push(other);
+        }
+        let mut ids: Vec<String> = others.iter().map(DeadLetter::derive_id).chain([id]).collect();
+        ids.sort();
+        ids.dedup();
+        assert_eq!(ids.len(), others.len() + 1);
+    }
+
+    #[test]
+    fn a_stage_reads_as_it_was_written() {
+        for stage in
+            [Stage::Source, Stage::Route, Stage::Plugin("a:b".to_owned()), Stage::Sink(String::new())]
+        {
+            assert_eq!(stage.to_string().parse::<Stage>().unwrap(), stage);
+        }
+        assert!("plugin".parse::<Stage>().unwrap_err().to_string().contains("`plugin:STEP`"));
+    }
 }

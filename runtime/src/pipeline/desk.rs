@@ -12,7 +12,7 @@ use super::Shared;
 use super::ledger::Held;
 use super::retry::unavailable_delay;
 use crate::config::{DeadLettersCommon, StopAbove};
-use crate::dead_letters::{DeadLetter, DeadLetterWriter, REPLAYS_HEADER, Stage, id};
+use crate::dead_letters::{DeadLetter, DeadLetterWriter, REPLAYS_HEADER, Stage};
 use crate::message::Message;
 use crate::plugin::PluginIdentity;
 use crate::sources::Describe;
@@ -127,8 +127,8 @@ impl Desk {
         let (message, position) = held.original(row)?;
         let position_text = (origin.describe)(position);
         tracing::debug!(pipeline = %self.shared.name, position = %position_text, stage = %why.stage, code = %why.code, reason = %why.reason, "dead letter");
-        Some(DeadLetter {
-            id: id(&self.shared.name, &origin.source, &position_text, position, &why.stage),
+        let mut letter = DeadLetter {
+            id: String::new(),
             pipeline: self.shared.name.clone(),
             source: origin.source.to_string(),
             position,
@@ -148,7 +148,9 @@ impl Desk {
                 _ => self.shared.names_of(row.sinks),
             },
             message,
-        })
+        };
+        letter.id = letter.derive_id();
+        Some(letter)
     }
 }
 

@@ -84,7 +84,7 @@ fn reload_default() -> Interval {
 }
 
 /// Who a plugin is, for dead letters and metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
 pub struct PluginIdentity {
     /// See [`PluginSpec::step`].
     pub step: String,

@@ -1,0 +1,277 @@
+//! Dead letters that go to a sink: the message as it was read, with what became of it as headers.
+
+use std::collections::HashSet;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+
+use super::{DeadLetter, DeadLetterWriter};
+use crate::message::{BatchBuilder, Message, MessageRef};
+use crate::sinks::{Outcome, Outcomes, Sink};
+
+/// What the names of all headers that a dead letter is given begin with.
+pub const HEADER_PREFIX: &str = "millstream-dlq-";
+
+/// Servers refuse requests whose headers come to more than some 8 to 16 KiB; the reason is the only
+/// header that can be long.
+const REASON_BYTES: usize = 4 << 10;
+
+/// Bytes of messages that are copied for one call.
+const CALL_BYTES: usize = 32 << 20;
+
+/// Writes dead letters to any sink. A message that the sink refuses is an error like any other, for
+/// there is no place left to put it: the pipeline waits.
+pub struct SinkWriter {
+    sink: Box<dyn Sink>,
+    /// Messages in a call, at most.
+    batch: usize,
+    /// Ids of those that are durable while others of the same write are not: a pipeline that calls
+    /// again with the same dead letters does not write these twice.
+    durable: HashSet<String>,
+}
+
+impl SinkWriter {
+    pub fn new(sink: Box<dyn Sink>, batch: usize) -> SinkWriter {
+        SinkWriter { sink, batch: batch.max(1), durable: HashSet::new() }
+    }
+
+    async fn call(&mut self, letters: &[&DeadLetter]) -> anyhow::Result<()> {
+        let mut builder = BatchBuilder::new();
+        for letter in letters {
+            builder.push_message(&with_context(letter), letter.position);
+        }
+        let batch = builder.finish();
+        let messages: Vec<MessageRef<'_>> = batch.messages().collect();
+        let outcomes = match self.sink.write(&messages).await? {
+            Outcomes::AllDurable => {
+                self.durable.extend(letters.iter().map(|letter| letter.id.clone()));
+                return Ok(());
+            }
+            Outcomes::Each(outcomes) => outcomes,
+        };
+        if outcomes.len() != letters.len() {
+            bail!(
+                "the sink of the dead letters told {} outcomes for {} messages",
+                outcomes.len(),
+                letters.len()
+            );
+        }
+        let mut failed = Vec::new();
+        for (letter, outcome) in letters.iter().zip(outcomes) {
+            match outcome {
+                Outcome::Durable => drop(self.durable.insert(letter.id.clone())),
+                Outcome::Retry { reason, .. } | Outcome::Later { reason, .. } => {
+                    failed.push((letter, reason))
+                }
+                Outcome::Reject { code, reason } => {
+                    failed.push((letter, format!("the sink refuses it for good ({code}): {reason}")));
+                }
+            }
+        }
+        match failed.first() {
+            None => Ok(()),
+            Some((letter, reason)) => {
+                bail!("{} of {} dead letters; {}: {reason}", failed.len(), letters.len(), letter.id)
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl DeadLetterWriter for SinkWriter {
+    async fn write(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
+        let mut rest: Vec<&DeadLetter> =
+            letters.iter().filter(|letter| !self.durable.contains(&letter.id)).collect();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take(self.batch).take_while(|letter| {
+                let fits = bytes < CALL_BYTES;
+                bytes += letter.message.payload.as_ref().map_or(0, Vec::len);
+                fits
+            });
+            let call: Vec<&DeadLetter> = rest.drain(..fits.count()).collect();
+            self.call(&call).await.context("the sink of the dead letters did not take")?;
+        }
+        self.durable.clear();
+        Ok(())
+    }
+}
+
+/// The message as it was read, with its story in headers. Those of an earlier story are dropped.
+fn with_context(letter: &DeadLetter) -> Message {
+    let mut message = letter.message.clone();
+    message.headers.retain(|(name, _)| {
+        let prefix = name.get(..HEADER_PREFIX.len()).unwrap_or_default();
+        !prefix.eq_ignore_ascii_case(HEADER_PREFIX.as_bytes())
+    });
+    let mut add = |name: &str, value: &str| {
+        message.headers.push((format!("{HEADER_PREFIX}{name}").into_bytes(), one_line(value).into_bytes()));
+    };
+    add("id", &letter.id);
+    add("pipeline", &letter.pipeline);
+    add("source", &letter.source);
+    add("position", &letter.position_text);
+    add("stage", &letter.stage.to_string());
+    if let Some(plugin) = &letter.plugin {
+        add("plugin", &plugin.name);
+        add("plugin-version", &plugin.version);
+        add("plugin-sha256", &plugin.sha256);
+    }
+    add("code", &letter.code);
+    add("reason", &cut(&letter.reason, REASON_BYTES));
+    if let Some(trap) = &letter.trap {
+        add("trap", trap);
+    }
+    add("attempts", &letter.attempts.to_string());
+    add("read-at", &super::time_text(letter.read_at_ms));
+    add("failed-at", &super::time_text(letter.failed_at_ms));
+    if let Some(trace_id) = &letter.trace_id {
+        add("trace-id", trace_id);
+    }
+    add("replays", &letter.replays.to_string());
+    if !letter.sinks.is_empty() {
+        add("sinks", &letter.sinks.join(","));
+    }
+    message
+}
+
+/// Many systems refuse a header with a line break in it, and then for ever.
+fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+fn cut(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    format!("{} ... ({} bytes)", &text[..text.floor_char_boundary(bytes)], text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::super::testing::letter;
+    use super::*;
+    use crate::dead_letters::Stage;
+    use crate::sinks::CallError;
+
+    /// Remembers what it is given, and answers with what it was told to.
+    #[derive(Clone, Default)]
+    struct Scripted {
+        calls: Arc<Mutex<Vec<Vec<Message>>>>,
+        answers: Arc<Mutex<Vec<Result<Outcomes, CallError>>>>,
+    }
+
+    #[async_trait]
+    impl Sink for Scripted {
+        async fn write(&mut self, messages: &[MessageRef<'_>]) -> Result<Outcomes, CallError> {
+            self.calls.lock().unwrap().push(messages.iter().map(MessageRef::to_owned).collect());
+            let mut answers = self.answers.lock().unwrap();
+            if answers.is_empty() { Ok(Outcomes::AllDurable) } else { answers.remove(0) }
+        }
+    }
+
+    fn writer(answers: Vec<Result<Outcomes, CallError>>, batch: usize) -> (Scripted, SinkWriter) {
+        let sink = Scripted { answers: Arc::new(Mutex::new(answers)), ..Scripted::default() };
+        (sink.clone(), SinkWriter::new(Box::new(sink), batch))
+    }
+
+    fn payloads(sink: &Scripted) -> Vec<Vec<String>> {
+        let text = |message: &Message| String::from_utf8(message.payload.clone().unwrap()).unwrap();
+        sink.calls.lock().unwrap().iter().map(|call| call.iter().map(text).collect()).collect()
+    }
+
+    #[tokio::test]
+    async fn p5_the_original_goes_out_with_its_story() {
+        let (sink, mut writer) = writer(Vec::new(), 10);
+        let mut original = letter(1);
+        original.message.headers.push((b"Millstream-DLQ-Id".to_vec(), b"older".to_vec()));
+        writer.write(&[original]).await.unwrap();
+        let written = sink.calls.lock().unwrap()[0][0].clone();
+        let expected = letter(1).message;
+        assert_eq!((&written.payload, &written.key), (&expected.payload, &expected.key));
+        assert_eq!(written.headers[..2], expected.headers);
+        let story: Vec<String> = written.headers[2..]
+            .iter()
+            .map(|(name, value)| {
+                format!("{}={}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
+            })
+            .collect();
+        assert_eq!(
+            story,
+            [
+                "millstream-dlq-id=0000000000000001",
+                "millstream-dlq-pipeline=orders",
+                "millstream-dlq-source=file:orders",
+                "millstream-dlq-position=orders.ndjson line 1",
+                "millstream-dlq-stage=plugin:jq-2",
+                "millstream-dlq-plugin=jq",
+                "millstream-dlq-plugin-version=0.1.0",
+                &format!("millstream-dlq-plugin-sha256={}", "ab".repeat(32)),
+                "millstream-dlq-code=trap",
+                "millstream-dlq-reason=Cannot index number with \"a\" in message 1",
+                "millstream-dlq-trap=unreachable",
+                "millstream-dlq-attempts=2",
+                "millstream-dlq-read-at=1970-01-01T00:00:01.001Z",
+                "millstream-dlq-failed-at=1970-01-01T00:00:02.001Z",
+                "millstream-dlq-trace-id=0af7651916cd43dd8448eb211c80319c",
+                "millstream-dlq-replays=0",
+                "millstream-dlq-sinks=a",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn p1_what_the_sink_did_not_take_is_an_error_and_alone_is_written_again() {
+        let reject = Outcome::Reject { code: "http-400", reason: "too long".to_owned() };
+        let (sink, mut writer) =
+            writer(vec![Ok(Outcomes::Each(vec![Outcome::Durable, reject, Outcome::Durable]))], 10);
+        let letters = [letter(1), letter(2), letter(3)];
+        let error = format!("{:#}", writer.write(&letters).await.unwrap_err());
+        assert!(error.contains("1 of 3 dead letters; 0000000000000002"), "{error}");
+        assert!(error.contains("(http-400): too long"), "{error}");
+        writer.write(&letters).await.unwrap();
+        writer.write(&letters[..1]).await.unwrap();
+        let expected =
+            [vec![r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#], vec![r#"{"n":2}"#], vec![r#"{"n":1}"#]];
+        assert_eq!(payloads(&sink), expected);
+    }
+
+    #[tokio::test]
+    async fn p1_too_few_outcomes_are_an_error() {
+        let (_, mut writer) = writer(vec![Ok(Outcomes::Each(vec![Outcome::Durable]))], 10);
+        let error = format!("{:#}", writer.write(&[letter(1), letter(2)]).await.unwrap_err());
+        assert!(error.contains("1 outcomes for 2 messages"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_unavailable_sink_is_an_error_that_can_be_told_from_others() {
+        let down = CallError::Unavailable {
+            reason: "connection refused".to_owned(),
+            retry_after: None,
+            credentials: false,
+        };
+        let (_, mut writer) = writer(vec![Err(down)], 10);
+        let error = writer.write(&[letter(1)]).await.unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(CallError::Unavailable { .. })), "{error:#}");
+    }
+
+    #[tokio::test]
+    async fn calls_hold_as_many_as_the_sink_wants() {
+        let (sink, mut writer) = writer(Vec::new(), 2);
+        writer.write(&[letter(1), letter(2), letter(3)]).await.unwrap();
+        assert_eq!(payloads(&sink), [vec![r#"{"n":1}"#, r#"{"n":2}"#], vec![r#"{"n":3}"#]]);
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_at_a_character() {
+        let long =
+            DeadLetter { reason: "ä".repeat(REASON_BYTES), stage: Stage::Route, plugin: None, ..letter(1) };
+        let message = with_context(&long);
+        let reason = message.headers.iter().find(|(name, _)| name == b"millstream-dlq-reason").unwrap();
+        let reason = str::from_utf8(&reason.1).unwrap();
+        assert!(reason.ends_with(&format!("ä ... ({} bytes)", 2 * REASON_BYTES)), "{reason}");
+        assert!(reason.len() < REASON_BYTES + 30);
+    }
+}
