@@ -1,3 +1,6 @@
 //! What one can see of a running process: metrics, logs, the admin server.
 
+pub mod admin;
+pub mod health;
+pub mod logs;
 pub mod metrics;
