@@ -311,3 +311,113 @@ impl Drop for Chunk {
         self.buffers.give_back(std::mem::take(&mut self.buffer));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{DEADLINE, limit, next};
+    use super::*;
+    use crate::codecs::tests::decoder;
+
+    fn spawn(read: impl FnOnce(&Pieces) -> Result<(), Halt> + Send + 'static) -> StreamReader {
+        StreamReader::spawn(decoder("lines", "{}").unwrap(), 100, None, |_, _| {}, read).unwrap()
+    }
+
+    fn start(partition: u32) -> Piece {
+        Piece::Start { start: Start { partition, ..Start::default() }, name: "test".into() }
+    }
+
+    fn data(partition: u32, bytes: &'static [u8]) -> Piece {
+        Piece::Data { partition, bytes: Bytes::from_static(bytes), read_bytes: 0 }
+    }
+
+    #[test]
+    fn the_thread_ends_when_its_reader_is_dropped() {
+        for wait in [true, false] {
+            let (alive, ended) = std_mpsc::channel::<()>();
+            let reader = spawn(move |pieces| {
+                let _alive = alive;
+                pieces.send(start(1))?;
+                loop {
+                    if wait {
+                        pieces.wait(Duration::from_secs(3600))?;
+                    } else {
+                        pieces.send(data(1, b"x\n"))?;
+                    }
+                }
+            });
+            drop(reader);
+            assert_eq!(ended.recv_timeout(DEADLINE), Err(std_mpsc::RecvTimeoutError::Disconnected));
+        }
+    }
+
+    #[tokio::test]
+    async fn streams_may_be_mixed_and_what_was_read_comes_before_an_error() {
+        let mut reader = spawn(|pieces| {
+            pieces.send(start(1))?;
+            pieces.send(start(2))?;
+            pieces.send(data(1, b"a1\na"))?;
+            pieces.send(data(2, b"b1\n"))?;
+            pieces.send(data(1, b"2\n"))?;
+            pieces.send(Piece::End { partition: 2 })?;
+            Err(anyhow::anyhow!("it broke").into())
+        });
+        let mut all = Vec::new();
+        let error = loop {
+            match reader.read(limit(100, 1000)).await {
+                Ok(Read::Batch(read)) => all.extend(super::super::testing::Row::of(read)),
+                Ok(Read::End) => panic!("it ended"),
+                Err(error) => break error,
+            }
+        };
+        let seen: Vec<_> = all.iter().map(|row| (row.text(), row.position.partition)).collect();
+        assert_eq!(seen, [("a1", 1), ("b1", 2), ("a2", 1)]);
+        assert_eq!(error.to_string(), "it broke");
+    }
+
+    #[tokio::test]
+    async fn a_thread_that_panics_is_an_error_and_no_end() {
+        let mut reader = spawn(|pieces| {
+            pieces.send(start(1))?;
+            pieces.send(data(1, b"x\n"))?;
+            panic!("on purpose")
+        });
+        assert_eq!(next(&mut reader, limit(100, 1000)).await.unwrap().len(), 1);
+        assert!(reader.read(limit(100, 1000)).await.unwrap_err().to_string().contains("has died"));
+    }
+
+    #[tokio::test]
+    async fn what_holds_no_message_fills_no_batch() {
+        let mut reader = spawn(|pieces| {
+            pieces.send(start(1))?;
+            for _ in 0..70_000 {
+                pieces.send(data(1, b"\n"))?;
+            }
+            pieces.send(data(1, b"x"))?;
+            pieces.send(Piece::End { partition: 1 })
+        });
+        let rows = next(&mut reader, limit(100, 1000)).await.unwrap();
+        assert_eq!((rows[0].text(), rows[0].position.record), ("x", 70_001));
+        assert!(next(&mut reader, limit(100, 1000)).await.is_none());
+    }
+
+    #[test]
+    fn a_buffer_is_used_again_when_nothing_points_into_it() {
+        let buffers = Buffers::default();
+        let bytes = vec![7; CHUNK_BYTES * 2 + 3];
+        let mut from = &bytes[..];
+        let (first, full) = buffers.fill(&mut from);
+        let first = first.unwrap();
+        assert!(!full.unwrap() && first.len() == CHUNK_BYTES);
+        let part = first.slice(5..6);
+        let at = first.as_ptr();
+        drop(first);
+        let second = buffers.fill(&mut from).0.unwrap();
+        assert_ne!(second.as_ptr(), at);
+        drop(part);
+        let (third, end) = buffers.fill(&mut from);
+        assert!(end.unwrap());
+        assert_eq!(third.unwrap(), [7, 7, 7][..]);
+        let again = buffers.take();
+        assert_eq!(again.as_ptr(), at);
+    }
+}
