@@ -375,6 +375,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_is_dropped_while_it_waits_is_not_lost() {
+        const STREAM: &[u8] = b"one\ntwo\n\nthree\nfour";
+        let (go_on, may_go_on) = std_mpsc::channel();
+        let mut reader = spawn(move |pieces| {
+            let wait = || may_go_on.recv_timeout(DEADLINE).map_err(|_| Halt::Stopped);
+            wait()?;
+            pieces.send(start(1))?;
+            for byte in STREAM.chunks(1) {
+                wait()?;
+                pieces.send(data(1, byte))?;
+            }
+            pieces.send(Piece::End { partition: 1 })
+        });
+        let (mut all, mut dropped) = (Vec::new(), 0);
+        for _ in 0..=STREAM.len() {
+            tokio::select! {
+                biased;
+                rows = next(&mut reader, limit(100, 1000)) => all.extend(rows.unwrap()),
+                () = std::future::ready(()) => dropped += 1,
+            }
+            go_on.send(()).unwrap();
+        }
+        while let Some(rows) = next(&mut reader, limit(100, 1000)).await {
+            all.extend(rows);
+        }
+        assert!(dropped > 0);
+        let seen: Vec<_> = all.iter().map(|row| (row.text(), row.position.offset)).collect();
+        assert_eq!(seen, [("one", 4), ("two", 8), ("three", 15), ("four", 19)]);
+    }
+
+    #[tokio::test]
     async fn a_thread_that_panics_is_an_error_and_no_end() {
         let mut reader = spawn(|pieces| {
             pieces.send(start(1))?;

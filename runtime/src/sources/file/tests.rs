@@ -287,32 +287,6 @@ async fn a_whole_file_is_one_message() {
 }
 
 #[tokio::test]
-async fn what_is_dropped_while_it_waits_is_not_lost() {
-    let folder = Folder::new();
-    let lines: Vec<String> = (0..100_000).map(|n| format!("line {n}")).collect();
-    folder.write("a.log", lines.join("\n"));
-    let mut source = folder.open("a.log");
-    let (mut all, mut dropped) = (Vec::new(), 0);
-    loop {
-        let read = tokio::select! {
-            biased;
-            read = source.reader.read(limit(999, 1 << 20)) => Some(read.unwrap()),
-            () = std::future::ready(()) => None,
-        };
-        match read {
-            Some(Read::Batch(read)) => all.extend(Row::of(read)),
-            Some(Read::End) => break,
-            None => {
-                dropped += 1;
-                tokio::task::yield_now().await;
-            }
-        }
-    }
-    assert!(dropped > 0);
-    assert_eq!(texts(&all), lines);
-}
-
-#[tokio::test]
 async fn limits_are_kept() {
     let folder = Folder::new();
     folder.write("a.log", "0123456789\n".repeat(50_000));
