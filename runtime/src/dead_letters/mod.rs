@@ -2,6 +2,7 @@
 
 pub mod filter;
 pub mod json;
+pub mod masks;
 pub mod replay;
 pub mod sink_writer;
 pub mod store;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use rusqlite::{Connection, Row, Transaction, params_from_iter};
+use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
 use super::{DeadLetter, DeadLetterWriter, Stage};
@@ -31,7 +32,7 @@ pub struct DeadLetterStore {
 }
 
 /// Some dead letters, in the order in which they were given up first.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Page {
     pub letters: Vec<DeadLetter>,
     /// Where the next page begins; `None` if this was the last.

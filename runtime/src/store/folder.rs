@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use rustix::fs::{FlockOperation, flock};
+use serde::{Deserialize, Serialize};
 
 use super::Checkpoints;
 use super::database::{Database, claim_for};
@@ -42,7 +43,7 @@ fn process(pid: &Option<u32>) -> String {
 }
 
 /// A checkpoint, to be shown.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedCheckpoint {
     /// The source's own name of the partition.
     pub partition: String,
