@@ -1,5 +1,8 @@
 //! The command line: one file a verb.
 
+mod check;
+mod components;
+
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -13,11 +16,17 @@ pub struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Check(check::Check),
+    Components(components::Components),
+}
 
 impl Cli {
     /// Runs the verb; the exit code is 0 if it did what it says, 1 if not, 2 for a wrong call.
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        match self.command {}
+        match self.command {
+            Command::Check(check) => check.run(),
+            Command::Components(components) => components.run(),
+        }
     }
 }

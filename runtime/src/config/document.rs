@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::parse::escape;
+use super::parse::{escape, leave_out};
 use super::problem::Problem;
 use super::report::{Located, Place, Report};
 use super::secrets::{Redactor, Secrets, Short};
@@ -207,6 +207,14 @@ impl Document {
     /// Says nothing more of this value.
     pub fn set_broken(&mut self, pointer: &str) {
         self.broken.insert(pointer.to_owned());
+    }
+
+    /// A value of the file without what is broken in it, where that stands in a table.
+    pub fn without_broken(&self, at: &str, mut value: Value) -> Value {
+        for broken in self.broken.iter().filter_map(|broken| broken.strip_prefix(at)) {
+            leave_out(&mut value, broken);
+        }
+        value
     }
 
     fn hide(&self, pointer: &str, text: &str) -> String {

@@ -1,29 +1,39 @@
 //! Pipeline files: read with their places, variables put in, everything checked (P9), and what the
 //! rest of the program gets of them.
 
-pub mod document;
-pub mod parse;
+mod assemble;
+mod document;
+pub mod guarantee;
+mod load;
+mod names;
+mod parse;
+mod plugin_section;
 pub mod problem;
+pub mod reference;
 pub mod report;
 pub mod secrets;
-pub mod shape;
-pub mod syntax;
+mod sections;
+mod shape;
+mod syntax;
 pub mod units;
-pub mod validate;
-pub mod variables;
+mod validate;
+mod variables;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::plugin::PluginSpec;
 use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
+pub use load::load;
 pub use parse::parse;
 use problem::Problem;
 use units::{ByteSize, Interval};
+pub use validate::allowed;
+pub use variables::Environment;
 
 /// Something read from a section, or everything that is wrong with it.
 pub type Parsed<T> = Result<T, Vec<Problem>>;
@@ -48,7 +58,7 @@ pub struct Pipeline {
 }
 
 /// Which messages keep their order (P3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Ordering {
     /// Those of one partition of the source.
@@ -61,10 +71,12 @@ pub enum Ordering {
 }
 
 /// What a pipeline can promise, from the weakest.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Guarantee {
+    /// A message may be lost.
     AtMostOnce,
+    /// No message is lost; one may arrive twice.
     AtLeastOnce,
 }
 
@@ -83,6 +95,7 @@ pub struct SourceCommon {
     /// A message of more bytes becomes a dead letter with its first part and its size.
     pub max_message_bytes: ByteSize,
     /// Messages that are read at once, at most.
+    #[schemars(range(min = 1))]
     pub batch: usize,
 }
 
@@ -111,6 +124,7 @@ pub struct SinkCommon {
     /// Takes only messages for which a plugin named this route.
     pub route: Option<String>,
     /// Messages that are written at once, at most; by default what suits the sink.
+    #[schemars(range(min = 1))]
     pub batch: Option<usize>,
     /// How long a message may wait for others to be written with.
     pub linger: Interval,
@@ -131,7 +145,7 @@ impl Default for SinkCommon {
 }
 
 /// What to do while a sink is down, throttles or refuses our credentials: no message's fault.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnUnavailable {
     /// Wait and try again without end.
@@ -154,6 +168,7 @@ pub struct Retry {
     /// No delay is longer.
     pub max_delay: Interval,
     /// After that many failed attempts a message becomes a dead letter.
+    #[schemars(range(min = 1))]
     pub max_attempts: u32,
 }
 
@@ -168,7 +183,7 @@ impl Default for Retry {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Strategy {
     /// `base_delay * 2^attempt`, at most `max_delay`.
@@ -213,6 +228,7 @@ impl Default for DeadLettersCommon {
 #[serde(deny_unknown_fields)]
 pub struct StopAbove {
     /// Share of the messages read that became dead letters, between 0 and 1.
+    #[schemars(range(min = 0, max = 1))]
     pub share: f64,
     /// Over how long.
     pub window: Interval,
@@ -229,11 +245,12 @@ fn min_messages_default() -> u64 {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Bytes in flight and guest memory together; when they are used up the source stops reading (P6).
+    /// Bytes in flight and guest memory together; when they are used up the source stops reading.
     pub budget: ByteSize,
     /// Threads that run plugins; by default one a core.
+    #[schemars(range(min = 1))]
     pub lanes: Option<usize>,
-    /// How long a stop may take until what is still in flight is given back to the source (P8).
+    /// How long a stop may take until what is still in flight is given back to the source.
     pub shutdown_timeout: Interval,
     /// Header whose value is the label `type` of the `messaging_*` metrics; its first 50 values, all
     /// further ones count as `other`. Without it the label is `message`.

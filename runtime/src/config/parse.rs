@@ -57,7 +57,7 @@ pub fn unescape(segment: &str) -> String {
 
 /// Takes the value at a pointer, or the array it is in, out of its table, and says which key of
 /// which table that was.
-fn leave_out(value: &mut Value, pointer: &str) -> Option<(String, String)> {
+pub fn leave_out(value: &mut Value, pointer: &str) -> Option<(String, String)> {
     let (table, key) = pointer.rsplit_once('/')?;
     let key = unescape(key);
     match value.pointer_mut(table)? {

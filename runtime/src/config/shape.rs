@@ -121,10 +121,8 @@ fn of_kind(root: &Value, schema: &Value, kind: &str, depth: usize) -> Shape {
             schema.get("items").map_or(Shape::Any, |items| shape(root, items, depth + 1)),
         )),
         "object" => match (schema.get("properties"), schema.get("additionalProperties")) {
-            (Some(_), None | Some(Value::Bool(false))) => Shape::Table(fields(root, schema, depth)),
-            (None, Some(values)) if values != &Value::Bool(false) => {
-                Shape::Map(Box::new(shape(root, values, depth + 1)))
-            }
+            (Some(_), None) | (_, Some(Value::Bool(false))) => Shape::Table(fields(root, schema, depth)),
+            (None, Some(values)) => Shape::Map(Box::new(shape(root, values, depth + 1))),
             _ => Shape::Map(Box::new(Shape::Any)),
         },
         _ => Shape::Any,

@@ -1,0 +1,78 @@
+//! `millstream check`: everything that is wrong with pipeline files (P9), or what they guarantee
+//! (P10).
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::config::secrets::Redactor;
+use crate::config::{self, DeadLetterStore, Environment, Pipeline, guarantee};
+
+/// Check pipelines without running them.
+#[derive(Args)]
+pub struct Check {
+    /// A pipeline file, or a folder of them.
+    path: PathBuf,
+    /// Keep what pipelines must remember in this folder, instead of beside their files.
+    #[arg(long, value_name = "FOLDER")]
+    data_dir: Option<PathBuf>,
+}
+
+impl Check {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let mut environment = Environment::process();
+        environment.data_dir = self.data_dir;
+        match config::load(&self.path, &environment) {
+            Ok(pipelines) => {
+                let summaries: Vec<String> = pipelines.iter().map(summary).collect();
+                print!("{}", Redactor::global().redact(&summaries.join("\n")));
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(report) => {
+                eprintln!("{report}");
+                Ok(ExitCode::FAILURE)
+            }
+        }
+    }
+}
+
+/// What a pipeline does and promises, for people.
+fn summary(pipeline: &Pipeline) -> String {
+    let given = guarantee::of(pipeline);
+    let sinks: Vec<String> = pipeline
+        .sinks
+        .iter()
+        .map(|sink| match &sink.common.route {
+            Some(route) => format!("{} (route {route})", sink.name),
+            None => sink.name.clone(),
+        })
+        .collect();
+    let path: Vec<&str> = std::iter::once(pipeline.source.kind)
+        .chain(pipeline.plugins.iter().map(|plugin| plugin.step.as_str()))
+        .collect();
+    let dead_letters = match &pipeline.dead_letters.to {
+        DeadLetterStore::Embedded => {
+            format!("in the data folder, kept for {}", pipeline.dead_letters.common.retention)
+        }
+        DeadLetterStore::Sink(sink) => format!("sink {}", sink.kind),
+    };
+    let weakest_link = given.weakest_link.unwrap_or_else(|| "none".into());
+    let mut text = format!("{} ({})\n", pipeline.name, pipeline.file.display());
+    for (label, value) in [
+        ("path", format!("{} -> {}", path.join(" -> "), sinks.join(", "))),
+        ("delivery", given.delivery.to_string()),
+        ("order", given.order),
+        ("duplicates", given.duplicates),
+        ("weakest link", weakest_link),
+        ("dead letters", dead_letters),
+        ("data folder", pipeline.data_dir.display().to_string()),
+    ] {
+        let _ = writeln!(text, "  {label:13} {value}");
+    }
+    for warning in given.warnings {
+        let _ = writeln!(text, "  warning: {warning}");
+    }
+    text
+}

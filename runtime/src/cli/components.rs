@@ -1,0 +1,79 @@
+//! `millstream components`: what there is, and the reference of it.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::config::allowed;
+use crate::config::reference::{self, Kind};
+
+/// List sources, sinks, codecs and built-in plugins, or print the reference of one.
+#[derive(Args)]
+pub struct Components {
+    /// Print the reference of everything that has this name.
+    name: Option<String>,
+    /// Write the whole reference as Markdown into a folder.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "name", hide = true)]
+    write: Option<PathBuf>,
+}
+
+impl Components {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        match (self.write, self.name) {
+            (Some(folder), _) => write(&folder)?,
+            (None, Some(name)) => {
+                let entries = reference::entries();
+                let pages: Vec<&str> = entries
+                    .iter()
+                    .filter(|entry| entry.name == name)
+                    .map(|entry| entry.page.as_str())
+                    .collect();
+                if pages.is_empty() {
+                    let known = entries.iter().map(|entry| entry.name.as_str());
+                    anyhow::bail!("nothing is called `{name}`\n{}", allowed(Some(&name), known));
+                }
+                print!("{}", pages.join("\n"));
+            }
+            (None, None) => print!("{}", list()),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn list() -> String {
+    let entries = reference::entries();
+    let width = entries.iter().map(|entry| entry.name.len()).max().unwrap_or(0);
+    let mut text = String::new();
+    for kind in Kind::ALL {
+        let of_kind: Vec<String> = entries
+            .iter()
+            .filter(|entry| entry.kind == kind)
+            .map(|entry| format!("  {:width$}  {}\n", entry.name, entry.summary))
+            .collect();
+        if !of_kind.is_empty() {
+            text.push_str(&format!("{}s:\n{}\n", kind.singular(), of_kind.concat()));
+        }
+    }
+    text + "`millstream components NAME` prints the reference of one\n"
+}
+
+/// Makes the folder hold these pages and no others.
+fn write(folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let pages = reference::pages();
+    for file in std::fs::read_dir(folder)? {
+        let path = file?.path();
+        let is_stale = path.extension().is_some_and(|ending| ending == "md")
+            && !pages.iter().any(|(name, _)| path.file_name().is_some_and(|file| file == name.as_str()));
+        if is_stale {
+            std::fs::remove_file(&path).with_context(|| format!("cannot delete {}", path.display()))?;
+        }
+    }
+    for (name, text) in pages {
+        let path = folder.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,264 @@
+//! From a document to a pipeline: every section read, then what no section can say alone.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::document::{Document, Mark};
+use super::names::{self, Names};
+use super::problem::Problem;
+use super::shape::fields_of;
+use super::units::{ByteSize, Interval};
+use super::validate::{self, Section};
+use super::variables::Environment;
+use super::{
+    DeadLetterStore, DeadLetters, DeadLettersCommon, Guarantee, Ordering, Pipeline, Retry, Settings,
+    SinkSection, SourceSection, guarantee, plugin_section, sections,
+};
+use crate::plugin::PluginSpec;
+
+/// Each sink of a message is a bit of a word.
+const MAX_SINKS: usize = 64;
+
+/// Below this a few lanes with one plugin each would already stop the source.
+const MIN_BUDGET: ByteSize = ByteSize::mib(16);
+
+/// Keys of a pipeline file.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used: a file with mistakes is read section by section")]
+pub struct FileKeys {
+    /// What the pipeline is called in metrics, logs and dead letters, and its folder in the data
+    /// folder: letters, digits, `-`, `_` and `.`.
+    pub name: String,
+    /// Which messages keep their order, through every retry.
+    #[serde(default)]
+    pub ordering: Ordering,
+    /// The pipeline is refused if it cannot give this.
+    pub require: Option<Guarantee>,
+    /// Folder for what the pipeline must remember, relative to this file; by default
+    /// `.millstream/NAME`.
+    pub data_dir: Option<PathBuf>,
+    /// Where messages come from.
+    pub source: Map<String, Value>,
+    /// What they go through, in order.
+    #[serde(default)]
+    pub plugin: Vec<Map<String, Value>>,
+    /// Where they go.
+    pub sink: Vec<Map<String, Value>>,
+    /// When a failed message is tried again.
+    #[serde(default)]
+    pub retry: Map<String, Value>,
+    /// Where messages go that were given up.
+    #[serde(default)]
+    pub dead_letters: Map<String, Value>,
+}
+
+/// Lines to add where a whole section is missing.
+const EXAMPLE: &str = "name = \"orders\"\nsource = { type = \"file\", path = \"data/orders.ndjson\" }\n\
+                       sink = [{ type = \"stdout\" }]\n";
+
+/// Names and folders that sections need.
+pub struct Folders {
+    pub name: String,
+    pub base: PathBuf,
+}
+
+/// The pipeline of a document, `None` if it has problems.
+pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pipeline> {
+    let mut root = document.value.clone();
+    let section = Section { at: "", label: "the file", example: EXAMPLE };
+    let mut keys = fields_of::<FileKeys>();
+    keys.extend(fields_of::<Settings>());
+    validate::section(document, section, &keys, &mut root);
+    let Value::Object(mut root) = root else { return None };
+    let name = names::read(document, "/name", root.get("name"));
+    let base = match document.file.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    let folders = Folders { name: name.clone().unwrap_or_default(), base };
+
+    let ordering: Option<Ordering> = read_or_default(document, &mut root, "ordering");
+    let require: Option<Option<Guarantee>> = read_or_default(document, &mut root, "require");
+    let source = root.remove("source").and_then(|value| sections::source(document, &folders, value));
+    let plugins = plugins(document, &folders, root.remove("plugin"));
+    let sinks = sinks(document, &folders, root.remove("sink"));
+    let retry = retry(document, root.remove("retry"));
+    let dead_letters = dead_letters(document, &folders, root.remove("dead_letters"));
+    let settings = settings(document, &mut root, source.as_ref());
+    let data_dir = match (&environment.data_dir, root.get("data_dir").and_then(Value::as_str)) {
+        (Some(base), _) => base.join(&folders.name),
+        (None, Some(folder)) => folders.base.join(folder),
+        (None, None) => folders.base.join(".millstream").join(&folders.name),
+    };
+
+    let pipeline = Pipeline {
+        name: name?,
+        file: document.file.clone(),
+        base: folders.base,
+        data_dir,
+        ordering: ordering?,
+        require: require?,
+        source: source?,
+        plugins: plugins?,
+        sinks: sinks?,
+        retry: retry?,
+        dead_letters: dead_letters?,
+        settings: settings?,
+    };
+    require_what_is_given(document, &pipeline);
+    (!document.has_problems()).then_some(pipeline)
+}
+
+fn read_or_default<T: DeserializeOwned + Default>(
+    document: &mut Document,
+    root: &mut Map<String, Value>,
+    key: &str,
+) -> Option<T> {
+    match root.remove(key) {
+        Some(value) => sections::typed(document, &format!("/{key}"), value, super::parse),
+        None => Some(T::default()),
+    }
+}
+
+/// P10: a pipeline that requires more than it can give is refused.
+fn require_what_is_given(document: &mut Document, pipeline: &Pipeline) {
+    let given = guarantee::of(pipeline);
+    let Some(required) = pipeline.require.filter(|required| *required > given.delivery) else { return };
+    let message = format!("this pipeline cannot give {required}, only {}", given.delivery);
+    let help = given.weakest_link.map(|link| format!("because of {link}"));
+    document.problem("/require", Mark::Value, message, help);
+}
+
+fn settings(
+    document: &mut Document,
+    root: &mut Map<String, Value>,
+    source: Option<&SourceSection>,
+) -> Option<Settings> {
+    let keys = fields_of::<Settings>();
+    let values: Map<String, Value> = keys.iter().filter_map(|key| root.remove_entry(&key.name)).collect();
+    let settings: Settings = sections::typed(document, "", Value::Object(values), super::parse)?;
+    let (budget, at) = (settings.budget, "/budget");
+    if budget < MIN_BUDGET {
+        let shown = document.show(at, &budget.to_string().into());
+        let message = format!("a budget of {shown} is too small, for it holds the memory of the plugins too");
+        document.problem(at, Mark::Value, message, Some(format!("at least \"{MIN_BUDGET}\"")));
+    } else if let Some(source) = source
+        && source.common.max_message_bytes > budget
+    {
+        let at = "/source/max_message_bytes";
+        let shown = document.show(at, &source.common.max_message_bytes.to_string().into());
+        let message = format!("one message of {shown} is more than the budget of the pipeline");
+        document.problem(at, Mark::Value, message, Some("a higher `budget`, or a lower limit here".into()));
+    }
+    Some(settings)
+}
+
+fn retry(document: &mut Document, value: Option<Value>) -> Option<Retry> {
+    let section = Section { at: "/retry", label: "[retry]", example: "" };
+    let retry: Retry = sections::read(document, section, value.unwrap_or_else(empty))?;
+    if retry.base_delay > retry.max_delay {
+        let shown =
+            |key: &str, time: Interval| document.show(&format!("/retry/{key}"), &time.to_string().into());
+        let message = format!(
+            "`base_delay` of {} is over `max_delay` of {}",
+            shown("base_delay", retry.base_delay),
+            shown("max_delay", retry.max_delay)
+        );
+        document.problem("/retry/base_delay", Mark::Value, message, None);
+    }
+    Some(retry)
+}
+
+fn plugins(document: &mut Document, folders: &Folders, value: Option<Value>) -> Option<Vec<PluginSpec>> {
+    let Value::Array(values) = value.unwrap_or_else(|| Value::Array(Vec::new())) else { return None };
+    let count = values.len();
+    let mut names = Names::of("plugin");
+    let given = given_names(document, "/plugin", &mut names, &values);
+    let mut plugins = Vec::new();
+    for (number, (value, name)) in values.into_iter().zip(given).enumerate() {
+        plugins.extend(plugin_section::plugin(document, folders, number, value).map(|mut plugin| {
+            plugin.step = name.unwrap_or_else(|| names.number(&plugin.step));
+            plugin
+        }));
+    }
+    (plugins.len() == count).then_some(plugins)
+}
+
+fn sinks(document: &mut Document, folders: &Folders, value: Option<Value>) -> Option<Vec<SinkSection>> {
+    let Value::Array(values) = value? else { return None };
+    let count = values.len();
+    if count == 0 || count > MAX_SINKS {
+        let message = format!("a pipeline has 1 to {MAX_SINKS} sinks, found {count}");
+        document.problem("/sink", Mark::Value, message, None);
+        return None;
+    }
+    let mut names = Names::of("sink");
+    let given = given_names(document, "/sink", &mut names, &values);
+    let mut sinks = Vec::new();
+    for (number, (value, name)) in values.into_iter().zip(given).enumerate() {
+        let name = |kind: &str| name.unwrap_or_else(|| names.number(kind));
+        sinks.extend(sections::sink(document, folders, number, value, name));
+    }
+    (sinks.len() == count).then_some(sinks)
+}
+
+fn given_names(
+    document: &mut Document,
+    at: &str,
+    names: &mut Names,
+    sections: &[Value],
+) -> Vec<Option<String>> {
+    let sections = sections.iter().enumerate();
+    sections.map(|(number, section)| names.given(document, &format!("{at}/{number}/name"), section)).collect()
+}
+
+fn dead_letters(document: &mut Document, folders: &Folders, value: Option<Value>) -> Option<DeadLetters> {
+    let at = "/dead_letters";
+    let value = value.unwrap_or_else(empty);
+    let (to, common) = if value.get("type").is_some() {
+        if value.get("retention").is_some() {
+            let message = "`retention` is for the embedded store, but these dead letters go to a sink";
+            document.problem("/dead_letters/retention", Mark::Key, message, Some("remove it".into()));
+        }
+        let (sink, common) = sections::dead_letter_sink(document, folders, value)?;
+        (DeadLetterStore::Sink(sink), common)
+    } else {
+        let section = Section { at, label: "[dead_letters]", example: "" };
+        let mut keys = fields_of::<DeadLettersCommon>();
+        keys.extend(fields_of::<SinkType>());
+        let mut value = value;
+        validate::section(document, section, &keys, &mut value);
+        (DeadLetterStore::Embedded, sections::typed(document, at, value, super::parse)?)
+    };
+    check_dead_letters(document, &common);
+    Some(DeadLetters { to, common })
+}
+
+/// The key that makes `[dead_letters]` a sink.
+#[derive(JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its schema is used")]
+pub struct SinkType {
+    /// A sink that dead letters go to, with its own keys beside it; by default the embedded store.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+}
+
+fn check_dead_letters(document: &mut Document, common: &DeadLettersCommon) {
+    let mut problems = Vec::new();
+    if common.retention == Interval::millis(0) {
+        problems.push(Problem::new("/retention", "dead letters would be deleted at once"));
+    }
+    if common.stop_above.as_ref().is_some_and(|stop| stop.window == Interval::millis(0)) {
+        problems.push(Problem::new("/stop_above/window", "a window of no time holds no messages"));
+    }
+    sections::foreign(document, "/dead_letters", problems);
+}
+
+fn empty() -> Value {
+    Value::Object(Map::new())
+}

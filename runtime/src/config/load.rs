@@ -1,0 +1,115 @@
+//! From paths to pipelines.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::document::{Document, Mark};
+use super::report::{Located, Report};
+use super::{Environment, Pipeline, assemble};
+
+/// Reads and checks a pipeline file, or every `*.toml` of a folder (not of folders in it), in the
+/// order of their names. Connects to nothing.
+///
+/// # Errors
+/// Everything that is wrong with any of them (P9).
+pub fn load(path: &Path, environment: &Environment) -> Result<Vec<Pipeline>, Report> {
+    let mut report = Report::default();
+    let mut checked = Vec::new();
+    for file in files(path)? {
+        match Document::open(&file, environment) {
+            Ok(mut document) => {
+                let pipeline = assemble::pipeline(&mut document, environment);
+                checked.push((document, pipeline));
+            }
+            Err(problem) => report.push(problem),
+        }
+    }
+    tell_same_names(&mut checked);
+    tell_same_folders(&mut checked);
+    let mut pipelines = Vec::new();
+    for (document, pipeline) in checked {
+        report.extend(document.into_report());
+        pipelines.extend(pipeline);
+    }
+    if report.is_empty() { Ok(pipelines) } else { Err(report) }
+}
+
+fn files(path: &Path) -> Result<Vec<PathBuf>, Report> {
+    let failed = |message: String, help: Option<&str>| {
+        let mut report = Report::default();
+        let help = help.map(String::from);
+        report.push(Located { file: path.into(), place: None, message, help });
+        report
+    };
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let unreadable = |error: std::io::Error| failed(format!("cannot read the folder: {error}"), None);
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(unreadable)? {
+        let file = entry.map_err(unreadable)?.path();
+        if file.extension().is_some_and(|ending| ending == "toml") && file.is_file() {
+            files.push(file);
+        }
+    }
+    if files.is_empty() {
+        return Err(failed("the folder holds no pipeline".into(), Some("a pipeline is a file NAME.toml")));
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn tell_same_names(checked: &mut [(Document, Option<Pipeline>)]) {
+    let mut first: BTreeMap<String, PathBuf> = BTreeMap::new();
+    for (document, _) in checked {
+        let Some(name) = document.value.get("name").and_then(|name| name.as_str()).map(String::from) else {
+            continue;
+        };
+        if document.from_variable("/name").is_some() {
+            continue;
+        }
+        match first.get(&name) {
+            Some(other) => {
+                let message = format!("another pipeline is called `{name}` too");
+                document.problem("/name", Mark::Value, message, Some(format!("see {}", other.display())));
+            }
+            None => {
+                first.insert(name, document.file.clone());
+            }
+        }
+    }
+}
+
+/// A data folder belongs to one pipeline.
+fn tell_same_folders(checked: &mut [(Document, Option<Pipeline>)]) {
+    let mut first: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
+    for (document, pipeline) in checked {
+        let Some(pipeline) = pipeline else { continue };
+        match first.get(&plain(&pipeline.data_dir)) {
+            // The same name says it already.
+            Some(_) if document.has_problems() => {}
+            Some(other) => {
+                let message = "another pipeline has this data folder".to_owned();
+                document.problem("/data_dir", Mark::Value, message, Some(format!("see {}", other.display())));
+            }
+            None => {
+                first.insert(plain(&pipeline.data_dir), document.file.clone());
+            }
+        }
+    }
+}
+
+/// A path without its `.` and `..`, for one that need not exist yet.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if plain.file_name().is_some() => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}

@@ -1,0 +1,154 @@
+//! `[[plugin]]`.
+
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::assemble::Folders;
+use super::document::{Document, Mark};
+use super::parse::escape;
+use super::problem::Problem;
+use super::sections;
+use super::units::{ByteSize, Interval};
+use super::validate::Section;
+use crate::plugin::{Grants, Limits, PluginCode, PluginSpec};
+
+/// Keys of every plugin.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+pub struct PluginKeys {
+    /// A built-in plugin, by its name.
+    #[serde(rename = "use")]
+    pub built_in: Option<String>,
+    /// A plugin of one's own: a WebAssembly file, relative to this file.
+    pub wasm: Option<PathBuf>,
+    /// What this step is called in metrics and dead letters.
+    pub name: Option<String>,
+    /// What the plugin itself is told. A `{ file = "..." }` anywhere in it is replaced by the
+    /// content of that file, relative to this file.
+    pub config: Map<String, Value>,
+    /// What the plugin may use.
+    pub limits: Limits,
+    /// What the plugin may reach; nothing by default.
+    pub grant: Grants,
+    /// The SHA-256 that the file must have, in hex.
+    pub sha256: Option<String>,
+}
+
+/// A `[[plugin]]`, the first of which has the number 0. Its step has the name of the plugin.
+pub fn plugin(
+    document: &mut Document,
+    folders: &Folders,
+    number: usize,
+    mut value: Value,
+) -> Option<PluginSpec> {
+    let at = format!("/plugin/{number}");
+    if let Some(config) = value.get_mut("config").and_then(Value::as_object_mut) {
+        for (key, field) in config {
+            put_files_in(document, &folders.base, field, &format!("{at}/config/{}", escape(key)));
+        }
+    }
+    let section = Section { at: &at, label: "[[plugin]]", example: "" };
+    let keys: PluginKeys = sections::read(document, section, value)?;
+    let problems = check(&keys, folders);
+    let is_fine = problems.is_empty();
+    sections::foreign(document, &at, problems);
+    let (step, code) = match (keys.built_in, keys.wasm) {
+        (Some(name), None) => (name.clone(), PluginCode::BuiltIn(name)),
+        (None, Some(path)) => {
+            let step = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            (step, PluginCode::File(folders.base.join(path)))
+        }
+        _ => return None,
+    };
+    is_fine.then_some(PluginSpec {
+        step,
+        code,
+        config: Value::Object(keys.config),
+        limits: keys.limits,
+        grants: keys.grant,
+        sha256: keys.sha256,
+    })
+}
+
+fn check(keys: &PluginKeys, folders: &Folders) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    match (&keys.built_in, &keys.wasm) {
+        (None, None) => problems.push(
+            Problem::new("", "it is not said which plugin this is")
+                .help("add: use = \"...\" for a built-in one, or wasm = \"path.wasm\" for one's own"),
+        ),
+        (Some(_), Some(_)) => {
+            problems.push(
+                Problem::new("/wasm", "a plugin is built in or a file, not both")
+                    .help("remove `use` or `wasm`"),
+            );
+        }
+        (None, Some(path)) if !folders.base.join(path).is_file() => {
+            problems.push(Problem::new("/wasm", format!("there is no file {}", path.display())));
+        }
+        _ => {}
+    }
+    let is_digest = |text: &String| text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
+    if keys.sha256.as_ref().is_some_and(|digest| !is_digest(digest)) {
+        problems.push(Problem::new("/sha256", "a SHA-256 has 64 hex digits"));
+    }
+    let nothing = ByteSize(0);
+    let limits = &keys.limits;
+    for (name, limit) in [("memory", limits.memory), ("output", limits.output), ("log", limits.log)] {
+        if limit == nothing && name != "log" {
+            problems.push(Problem::new(
+                format!("/limits/{name}"),
+                format!("no plugin works with a `{name}` of 0"),
+            ));
+        }
+    }
+    if limits.timeout < Interval::millis(1) {
+        problems.push(
+            Problem::new("/limits/timeout", "no plugin works with a `timeout` below a millisecond")
+                .help("at least \"1ms\""),
+        );
+    }
+    problems
+}
+
+/// Replaces every `{ file = "..." }` by the content of the file.
+fn put_files_in(document: &mut Document, base: &Path, value: &mut Value, at: &str) {
+    match value {
+        Value::Object(fields) => {
+            if let (1, Some(Value::String(path))) = (fields.len(), fields.get("file")) {
+                match read_text(&base.join(path)) {
+                    Ok(text) => *value = Value::String(text),
+                    Err(reason) => {
+                        let at = format!("{at}/file");
+                        let shown = document.show(&at, &fields["file"]);
+                        document.problem(&at, Mark::Value, format!("cannot read {shown}: {reason}"), None);
+                        document.set_broken(&at);
+                    }
+                }
+                return;
+            }
+            for (key, field) in fields {
+                put_files_in(document, base, field, &format!("{at}/{}", escape(key)));
+            }
+        }
+        Value::Array(elements) => {
+            for (index, element) in elements.iter_mut().enumerate() {
+                put_files_in(document, base, element, &format!("{at}/{index}"));
+            }
+        }
+        _ => {}
+    }
+}
+
+fn read_text(path: &Path) -> Result<String, String> {
+    // A pipe or a device may never end.
+    if path.exists() && !path.is_file() {
+        return Err("it is not a regular file".into());
+    }
+    let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|_| "it is not UTF-8".into())
+}
