@@ -224,6 +224,20 @@ async fn each_status_means_what_the_reference_says() {
 }
 
 #[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let server = Server::answering(|number, _| match number {
+        0 => (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]).into_response(),
+        _ => StatusCode::OK.into_response(),
+    });
+    let mut sink = sink(server.url(), json!({}));
+    let error = write(&mut *sink, &batch(&["a"])).await.unwrap_err().to_string();
+    assert!(
+        error.ends_with("answered 307 Temporary Redirect to /elsewhere, which is not followed; set `url`"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
 async fn only_the_statuses_of_success_that_are_given_are_success() {
     let server =
         Server::answering(|number, _| if number == 0 { StatusCode::ACCEPTED } else { StatusCode::OK });
@@ -343,7 +357,7 @@ async fn p3_requests_run_together_but_not_those_of_one_order() {
     };
     let mut sink = sink(server.url(), json!({ "concurrency": 4 }));
     let batch = batch_of_orders(
-        &["a1", "b1", "c1", "d1", "a2", "b2", "c2", "d2"]
+        &["a1", "a2", "b1", "b2", "c1", "c2", "d1", "d2"]
             .map(|payload| (u64::from(payload.as_bytes()[0]), payload)),
     );
     assert_eq!(outcomes(&mut *sink, &batch).await, "DDDDDDDD");
