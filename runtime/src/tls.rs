@@ -1,8 +1,10 @@
 //! TLS: rustls with the provider ring, and PEM files.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -31,6 +33,21 @@ pub fn read_certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'stat
 pub fn read_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(path)
         .with_context(|| format!("cannot read a private key from {}", path.display()))
+}
+
+/// What a server of HTTP/1.1 needs to be trusted: its certificate and those up to its authority,
+/// and its key.
+///
+/// # Errors
+/// As for [`read_certificates`] and [`read_key`], or the two do not go together.
+pub fn server_config(certificates: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
+    install_provider();
+    let mut config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(read_certificates(certificates)?, read_key(key)?)
+        .with_context(|| format!("{} and {} do not go together", certificates.display(), key.display()))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config.into())
 }
 
 /// An authority and the certificates it has signed, as PEM files in a folder.

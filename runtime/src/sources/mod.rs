@@ -6,6 +6,7 @@
 mod file;
 mod frames;
 mod generate;
+mod http;
 mod stdin;
 mod stream;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use crate::message::{Batch, Position};
 use crate::store::Checkpoints;
 
 /// Every source there is, in the order of the reference.
-pub static SOURCES: &[SourceSpec] = &[file::SPEC, stdin::SPEC, generate::SPEC];
+pub static SOURCES: &[SourceSpec] = &[file::SPEC, stdin::SPEC, http::SPEC, generate::SPEC];
 
 /// A row of [`SOURCES`].
 pub struct SourceSpec {
