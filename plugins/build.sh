@@ -76,6 +76,10 @@ done
 [ ${#guests[@]} -gt 0 ] || die "no guest is named $*"
 [ $# -eq 0 ] || [ ${#guests[@]} -eq $# ] || die "not all of these are guests: $*"
 
+# Nothing in a module tells where it was built, so that its digest is the same everywhere.
+export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="--remap-path-prefix=$root=/millstream \
+--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+
 mkdir -p "$out"
 for guest in "${guests[@]}"; do
     name=${guest%%=*} package=${guest#*=}
