@@ -56,6 +56,7 @@
 //! - [`guest`]: what [`export!`] exports
 //! - [`bindings`]: the contract itself, generated from `wit/plugin.wit`
 
+mod append;
 pub mod config;
 pub mod guest;
 pub mod log;

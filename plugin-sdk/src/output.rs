@@ -5,6 +5,7 @@ use std::io;
 
 use serde::Serialize;
 
+use crate::append::{Appending, append};
 use crate::bindings::millstream::plugin::types::{Outcome, Reason};
 use crate::message::{Batch, NONE};
 use crate::plugin::{Failure, Verdict};
@@ -147,7 +148,7 @@ impl Output {
             return [(start - self.input.start) as u32, len];
         }
         let address = self.next_address();
-        self.columns.arena.extend_from_slice(bytes);
+        append(&mut self.columns.arena, bytes);
         [address, len]
     }
 
@@ -188,8 +189,9 @@ impl<'o> Emission<'o> {
     /// Rejects with `output-not-json` what JSON cannot hold, such as a map whose keys are lists.
     pub fn payload_json<T: Serialize + ?Sized>(self, value: &T) -> Result<Self, Failure> {
         let address = self.out.next_address();
-        let start = self.out.columns.arena.len();
-        serde_json::to_writer(&mut self.out.columns.arena, value).map_err(not_writable)?;
+        let arena = &mut self.out.columns.arena;
+        let start = arena.len();
+        serde_json::to_writer(Appending(arena), value).map_err(not_writable)?;
         let len = (self.out.columns.arena.len() - start) as u32;
         Ok(self.set(PAYLOAD, [address, len]))
     }
@@ -278,9 +280,10 @@ pub struct PayloadWriter<'o> {
 }
 
 impl<'o> PayloadWriter<'o> {
+    #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
         let Emission { out, at } = &mut self.emission;
-        out.columns.arena.extend_from_slice(bytes);
+        append(&mut out.columns.arena, bytes);
         out.columns.emitted[*at + PAYLOAD + 1] += bytes.len() as u32;
     }
 
@@ -290,9 +293,16 @@ impl<'o> PayloadWriter<'o> {
 }
 
 impl io::Write for PayloadWriter<'_> {
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push(bytes);
         Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.push(bytes);
+        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {

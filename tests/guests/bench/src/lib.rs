@@ -1,7 +1,5 @@
 //! What the benchmarks run, in the sandbox and, as the control, natively: the same functions.
 
-use std::io;
-
 use millstream_sdk::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -42,7 +40,7 @@ impl Process for Bench {
             Mode::Identity => Ok(Verdict::Pass),
             Mode::FilterJson => keeps(payload).map(Verdict::pass_if).map_err(not_an_order),
             Mode::TransformJson => {
-                transform(payload, out.emit().payload_writer()).map_err(not_an_order)?;
+                out.emit().payload_json(&transform(payload).map_err(not_an_order)?)?;
                 Ok(Verdict::Emit)
             }
         }
@@ -101,16 +99,18 @@ struct Order<'a> {
     created: &'a str,
 }
 
+/// What [`transform`] makes of an order.
 #[derive(Serialize)]
-struct Event<'a> {
+pub struct Event<'a> {
     id: &'a str,
     r#type: &'static str,
     time: &'a str,
     data: EventData<'a>,
 }
 
+/// What [`transform`] makes of an order.
 #[derive(Serialize)]
-struct EventData<'a> {
+pub struct EventData<'a> {
     customer: Customer<'a>,
     channel: &'a str,
     items: u32,
@@ -130,10 +130,10 @@ struct Price<'a> {
     currency: &'a str,
 }
 
-/// The transform: writes an order as an event.
-pub fn transform(order: &[u8], out: impl io::Write) -> serde_json::Result<()> {
+/// The transform: makes an event of an order. Natively, [`serde_json::to_writer`] writes it.
+pub fn transform(order: &[u8]) -> serde_json::Result<Event<'_>> {
     let order: Order<'_> = serde_json::from_slice(order)?;
-    let event = Event {
+    Ok(Event {
         id: order.id,
         r#type: "order.placed",
         time: order.created,
@@ -143,8 +143,7 @@ pub fn transform(order: &[u8], out: impl io::Write) -> serde_json::Result<()> {
             items: order.items,
             price: Price { amount: order.total, currency: order.currency },
         },
-    };
-    serde_json::to_writer(out, &event)
+    })
 }
 
 #[cfg(test)]
