@@ -76,8 +76,12 @@ done
 [ ${#guests[@]} -gt 0 ] || die "no guest is named $*"
 [ $# -eq 0 ] || [ ${#guests[@]} -eq $# ] || die "not all of these are guests: $*"
 
-# Nothing in a module tells where it was built, so that its digest is the same everywhere.
-export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="--remap-path-prefix=$root=/millstream \
+# Inlining: the engine checks time and stack at every call, so calls cost more than natively. JSON
+# filter of 300 bytes: 780 ns at the compiler's own threshold (225), 605 at 600, 535 at 1200; the
+# module grows by 0, 18 and 38 %.
+# Paths: nothing in a module tells where it was built, so that its digest is the same everywhere.
+export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-Cllvm-args=--inline-threshold=600 \
+--remap-path-prefix=$root=/millstream \
 --remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
 
 mkdir -p "$out"

@@ -53,6 +53,7 @@ fn a_filter_passes_drops_rejects_and_retries() {
         Record::text("no json"),
         Record::null(),
         Record::json(json!({ "id": "", "total": 1 })),
+        Record::new(*b"{\"id\": \"\xff\", \"total\": 1}"),
     ]);
     assert_eq!(outcomes[0], Outcome::Pass);
     assert_eq!(outcomes[1], Outcome::Drop);
@@ -61,6 +62,7 @@ fn a_filter_passes_drops_rejects_and_retries() {
         "{outcomes:?}"
     );
     assert!(matches!(&outcomes[3], Outcome::Reject { code, .. } if code == "payload-null"), "{outcomes:?}");
+    assert_eq!(outcomes[5].code(), Some("payload-not-json"));
     assert_eq!(outcomes[4], Outcome::Retry { code: "no-id".into(), text: "the order has no id yet".into() });
 }
 

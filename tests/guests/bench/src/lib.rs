@@ -72,6 +72,11 @@ pub fn order(number: u64) -> Vec<u8> {
     .into_bytes()
 }
 
+/// As [`Message::json`] does it.
+fn parse<'a, T: Deserialize<'a>>(payload: &'a [u8]) -> serde_json::Result<T> {
+    serde_json::from_str(std::str::from_utf8(payload).map_err(serde::de::Error::custom)?)
+}
+
 /// Two fields of an order.
 #[derive(Deserialize)]
 struct Paid<'a> {
@@ -81,7 +86,7 @@ struct Paid<'a> {
 
 /// The filter: whether an order is paid and not small.
 pub fn keeps(order: &[u8]) -> serde_json::Result<bool> {
-    let order: Paid<'_> = serde_json::from_slice(order)?;
+    let order: Paid<'_> = parse(order)?;
     Ok(order.status == "paid" && order.total >= 100.0)
 }
 
@@ -132,7 +137,7 @@ struct Price<'a> {
 
 /// The transform: makes an event of an order. Natively, [`serde_json::to_writer`] writes it.
 pub fn transform(order: &[u8]) -> serde_json::Result<Event<'_>> {
-    let order: Order<'_> = serde_json::from_slice(order)?;
+    let order: Order<'_> = parse(order)?;
     Ok(Event {
         id: order.id,
         r#type: "order.placed",
