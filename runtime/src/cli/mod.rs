@@ -2,10 +2,16 @@
 
 mod check;
 mod components;
+mod run;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+
+use crate::config::{self, Environment, Pipeline};
+use crate::plugin::{EngineSettings, PluginEngine};
 
 /// A stream processor whose logic is WebAssembly plugins.
 #[derive(Parser)]
@@ -17,6 +23,7 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    Run(run::Run),
     Check(check::Check),
     Components(components::Components),
 }
@@ -25,8 +32,29 @@ impl Cli {
     /// Runs the verb; the exit code is 0 if it did what it says, 1 if not, 2 for a wrong call.
     pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
             Command::Components(components) => components.run(),
         }
     }
+}
+
+/// Folder, beside the data folders, for compiled plugins.
+const CACHE: &str = "cache";
+
+/// The engine for the pipelines of a file or a folder, whose data folders may be elsewhere.
+fn engine(path: &Path, data_dir: Option<&Path>) -> anyhow::Result<Arc<PluginEngine>> {
+    let folder = match data_dir {
+        Some(folder) => folder.to_owned(),
+        None if path.is_dir() => path.join(config::DATA_FOLDER),
+        None => path.with_file_name(config::DATA_FOLDER),
+    };
+    PluginEngine::new(EngineSettings::own_binary(folder.join(CACHE))?)
+}
+
+/// Reads and checks pipelines; prints everything that is wrong with them, and is `None` then.
+fn load(path: &Path, data_dir: Option<&Path>) -> Option<Vec<Pipeline>> {
+    let mut environment = Environment::process();
+    environment.data_dir = data_dir.map(Path::to_owned);
+    config::load(path, &environment).inspect_err(|report| eprintln!("{report}")).ok()
 }

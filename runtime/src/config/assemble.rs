@@ -92,7 +92,7 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
     let data_dir = match (&environment.data_dir, root.get("data_dir").and_then(Value::as_str)) {
         (Some(base), _) => base.join(&folders.name),
         (None, Some(folder)) => folders.base.join(folder),
-        (None, None) => folders.base.join(".millstream").join(&folders.name),
+        (None, None) => folders.base.join(super::DATA_FOLDER).join(&folders.name),
     };
 
     let pipeline = Pipeline {

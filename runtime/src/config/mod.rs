@@ -35,6 +35,9 @@ use units::{ByteSize, Interval};
 pub use validate::allowed;
 pub use variables::Environment;
 
+/// Folder beside the pipeline files for what they must remember.
+pub const DATA_FOLDER: &str = ".millstream";
+
 /// Something read from a section, or everything that is wrong with it.
 pub type Parsed<T> = Result<T, Vec<Problem>>;
 

@@ -1,6 +1,6 @@
 //! Metrics, in the names of the organisation's standard and those of our own.
 
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use prometheus::{
@@ -17,6 +17,7 @@ pub trait Observed: Send + Sync {
 /// All metrics of a process.
 pub struct Metrics {
     watched: Mutex<Vec<Weak<dyn Observed>>>,
+    kept: Mutex<Vec<Arc<dyn Observed>>>,
     registry: Registry,
     pub plugin_calls: IntCounterVec,
     pub plugin_rows: IntCounterVec,
@@ -152,6 +153,7 @@ impl Metrics {
             ),
             registry,
             watched: Mutex::default(),
+            kept: Mutex::default(),
         }
     }
 
@@ -160,11 +162,19 @@ impl Metrics {
         self.watched.lock().unwrap_or_else(PoisonError::into_inner).push(observed);
     }
 
+    /// Has the gauges of `observed` set whenever somebody looks.
+    pub fn watch_for_ever<T: Observed + 'static>(&self, observed: Arc<T>) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(observed);
+    }
+
     /// Everything, in the text format of Prometheus.
     pub fn render(&self) -> String {
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         watched.retain(|observed| observed.upgrade().inspect(|observed| observed.observe(self)).is_some());
         drop(watched);
+        for observed in self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            observed.observe(self);
+        }
         prometheus::TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .expect("our metrics have help and values of one type")

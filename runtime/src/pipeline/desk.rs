@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::Shared;
 use super::ledger::Held;
 use super::retry::unavailable_delay;
+use crate::config::secrets::Redactor;
 use crate::config::{DeadLettersCommon, StopAbove};
 use crate::dead_letters::{DeadLetter, DeadLetterWriter, REPLAYS_HEADER, Stage};
 use crate::message::Message;
@@ -136,7 +137,7 @@ impl Desk {
             stage: why.stage.clone(),
             plugin: why.plugin.clone(),
             code: why.code.clone(),
-            reason: why.reason.clone(),
+            reason: Redactor::global().redact(&why.reason).into_owned(),
             trap: why.trap.clone(),
             attempts: why.attempts,
             read_at_ms: held.read_at_ms(),

@@ -9,6 +9,7 @@
 //!
 //! and what they share: [`ledger`] (P1, P2, P11), [`budget`] (P6), [`retry`], [`status`].
 
+pub mod assemble;
 pub mod budget;
 pub mod commit;
 pub mod deliver;

@@ -1,0 +1,117 @@
+//! From a checked pipeline file to the parts of a pipeline: opens everything.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use super::budget::Budget;
+use super::lane::Step;
+use super::{Parts, SinkPart};
+use crate::config::{self, DeadLetterStore as DeadLetterTarget, SinkSection};
+use crate::dead_letters::DeadLetterWriter;
+use crate::dead_letters::sink_writer::SinkWriter;
+use crate::dead_letters::store::DeadLetterStore;
+use crate::message::Batch;
+use crate::observe::metrics::Metrics;
+use crate::plugin::{Instance, Plugin, PluginEngine, PluginIdentity, PluginScope, Processed};
+use crate::sinks::{Sink, SinkContext};
+use crate::sources::{OpenSource, SourceContext};
+use crate::store::DataFolder;
+
+/// What the pipelines of a process share.
+#[derive(Clone)]
+pub struct Host {
+    pub engine: Arc<PluginEngine>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Step for Instance {
+    fn identity(&self) -> &PluginIdentity {
+        Instance::identity(self)
+    }
+
+    fn process(&mut self, batch: Batch, now_ms: u64) -> anyhow::Result<Processed> {
+        Instance::process(self, batch, now_ms)
+    }
+
+    fn memory_bytes(&self) -> usize {
+        Instance::memory_bytes(self)
+    }
+}
+
+/// Opens the source, the sinks and the plugins of a pipeline. With `replay` that is read in place
+/// of its source, to its end.
+pub fn assemble(
+    pipeline: config::Pipeline,
+    folder: &DataFolder,
+    host: &Host,
+    replay: Option<OpenSource>,
+) -> anyhow::Result<Parts> {
+    let config::Pipeline { name, base, ordering, source, plugins, sinks, retry, dead_letters, settings, .. } = pipeline;
+    let budget = Arc::new(Budget::new(settings.budget.as_usize()));
+    let lanes = settings.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let open_sink = |sink: SinkSection| -> anyhow::Result<SinkPart> {
+        let SinkSection { name: sink_name, config, codec, common, .. } = sink;
+        let traits = config.traits();
+        let context =
+            SinkContext { pipeline: name.clone(), name: sink_name.clone(), base: base.clone(), codec };
+        let sink = config.open(context).with_context(|| format!("sink {sink_name}"))?;
+        Ok(SinkPart { name: sink_name, common, traits, sink })
+    };
+    let writer: Box<dyn DeadLetterWriter> = match dead_letters.to {
+        DeadLetterTarget::Embedded => Box::new(DeadLetterStore::new(folder, dead_letters.common.retention.0)),
+        DeadLetterTarget::Sink(section) => {
+            let SinkPart { sink, traits, common, .. } = open_sink(section).context("[dead_letters]")?;
+            Box::new(SinkWriter::new(sink as Box<dyn Sink>, common.batch.unwrap_or(traits.default_batch)))
+        }
+    };
+    let loaded = (plugins.iter())
+        .map(|spec| Ok(host.engine.check(spec)?))
+        .collect::<anyhow::Result<Vec<Plugin>>>()?;
+    let sinks = sinks.into_iter().map(open_sink).collect::<anyhow::Result<Vec<SinkPart>>>()?;
+    let rows = source.common.batch;
+    let source_kind = source.kind;
+    let source = match replay {
+        Some(replay) => replay,
+        None => {
+            let context = SourceContext {
+                pipeline: name.clone(),
+                base: base.clone(),
+                codec: source.codec,
+                max_message_bytes: source.common.max_message_bytes.as_usize(),
+                checkpoints: Arc::new(folder.clone()),
+                budget_is_used_up: budget.used_up(),
+            };
+            source.config.open(context).with_context(|| format!("source {source_kind}"))?
+        }
+    };
+    let scope = |plugin: &Plugin| PluginScope {
+        pipeline: name.as_str().into(),
+        source: source.name.as_str().into(),
+        metrics: host.metrics.plugin(&name, &plugin.identity().step),
+    };
+    let lanes = (0..lanes)
+        .map(|_| {
+            let steps = loaded.iter().map(|plugin| {
+                let instance = plugin.instantiate(scope(plugin))?;
+                Ok(Box::new(instance) as Box<dyn Step>)
+            });
+            steps.collect::<anyhow::Result<Vec<_>>>()
+        })
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Parts {
+        name,
+        ordering,
+        retry,
+        settings,
+        dead_letters: dead_letters.common,
+        source,
+        source_kind,
+        rows,
+        sinks,
+        lanes,
+        writer,
+        budget,
+        metrics: Arc::clone(&host.metrics),
+    })
+}
