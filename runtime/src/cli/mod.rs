@@ -4,14 +4,14 @@ mod check;
 mod components;
 mod run;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 use crate::config::{self, Environment, Pipeline};
-use crate::plugin::{EngineSettings, PluginEngine};
+use crate::plugin::{EngineSettings, PluginEngine, compile};
 
 /// A stream processor whose logic is WebAssembly plugins.
 #[derive(Parser)]
@@ -26,6 +26,9 @@ enum Command {
     Run(run::Run),
     Check(check::Check),
     Components(components::Components),
+    /// Compiles a plugin from standard input to standard output; the host calls it.
+    #[command(name = compile::SUBCOMMAND, hide = true)]
+    CompilePlugin,
 }
 
 impl Cli {
@@ -35,6 +38,7 @@ impl Cli {
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
             Command::Components(components) => components.run(),
+            Command::CompilePlugin => compile::run(),
         }
     }
 }

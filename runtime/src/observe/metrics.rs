@@ -221,6 +221,14 @@ impl PluginMetrics {
         self.faults.with_label_values(&[&self.labels[0], &self.labels[1], kind.as_str()]).inc();
     }
 
+    /// What an instance holds after a call.
+    pub fn has_memory(&self, bytes: usize) {
+        let bytes = bytes as f64;
+        if bytes > self.peak_memory.get() {
+            self.peak_memory.set(bytes);
+        }
+    }
+
     pub fn called(&self, inside: Duration) {
         self.calls.inc();
         self.seconds.inc_by(inside.as_secs_f64());

@@ -11,9 +11,8 @@ use crate::config::{self, DeadLetterStore as DeadLetterTarget, SinkSection};
 use crate::dead_letters::DeadLetterWriter;
 use crate::dead_letters::sink_writer::SinkWriter;
 use crate::dead_letters::store::DeadLetterStore;
-use crate::message::Batch;
 use crate::observe::metrics::Metrics;
-use crate::plugin::{Instance, Plugin, PluginEngine, PluginIdentity, PluginScope, Processed};
+use crate::plugin::{Plugin, PluginEngine, PluginScope};
 use crate::sinks::{Sink, SinkContext};
 use crate::sources::{OpenSource, SourceContext};
 use crate::store::DataFolder;
@@ -23,20 +22,6 @@ use crate::store::DataFolder;
 pub struct Host {
     pub engine: Arc<PluginEngine>,
     pub metrics: Arc<Metrics>,
-}
-
-impl Step for Instance {
-    fn identity(&self) -> &PluginIdentity {
-        Instance::identity(self)
-    }
-
-    fn process(&mut self, batch: Batch, now_ms: u64) -> anyhow::Result<Processed> {
-        Instance::process(self, batch, now_ms)
-    }
-
-    fn memory_bytes(&self) -> usize {
-        Instance::memory_bytes(self)
-    }
 }
 
 /// Opens the source, the sinks and the plugins of a pipeline. With `replay` that is read in place

@@ -1,6 +1,23 @@
 //! Plugins: the engine they run in, loading them, calling them under their limits, and the
 //! columns that cross the boundary (`plugin-sdk/wit/plugin.wit`).
 
+mod bindings;
+mod builtin;
+mod capabilities;
+pub mod compile;
+mod component;
+mod convert;
+mod division;
+mod engine;
+mod fault;
+mod guest;
+mod instance;
+mod log;
+mod outcome;
+mod tables;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,8 +25,13 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
 use crate::message::{Batch, Row};
+
+pub use builtin::{BUILT_INS, BuiltIn};
+pub use engine::{EngineSettings, PluginEngine};
+pub use instance::{Instance, Plugin, PluginScope};
 
 /// A plugin as a pipeline names it: what `config/` hands to the engine.
 #[derive(Clone, Debug)]
@@ -93,6 +115,31 @@ pub struct PluginIdentity {
     pub version: String,
     /// Of the file as it was given, in hex.
     pub sha256: String,
+}
+
+/// Why a plugin cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoadError {
+    /// See [`PluginSpec::step`].
+    pub step: String,
+    /// At least one, each with its place within the `[[plugin]]` section: `/use` or `/wasm` for the
+    /// code, `/sha256`, `/config/...`, `/limits/...`, `/grants/lookup/NAME/file`.
+    pub problems: Vec<Problem>,
+}
+
+impl std::error::Error for LoadError {}
+
+impl std::fmt::Display for LoadError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "plugin {}", self.step)?;
+        for Problem { at, message, help } in &self.problems {
+            write!(f, ": {at}: {message}")?;
+            if let Some(help) = help {
+                write!(f, " ({help})")?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What became of a batch in a plugin.

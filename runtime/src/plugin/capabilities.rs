@@ -1,0 +1,82 @@
+//! What a plugin can ask of the host: its log, and tables that the pipeline grants (P7). All else
+//! is refused: a component that wants WASI gets functions that trap.
+
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use super::bindings::{self, Level, NONE, lookup, types};
+use super::fault::Stop;
+use super::guest::{Clock, Guest};
+
+/// Link: makes the capabilities known by name, whether granted or not.
+pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> anyhow::Result<()> {
+    bindings::Plugin::add_to_linker::<Guest, HasSelf<Guest>>(linker, |guest| guest)?;
+    Ok(())
+}
+
+/// A linker in which the WASI that `component` imports is there but traps when it is called.
+pub(super) fn deny_wasi(linker: &Linker<Guest>, component: &Component) -> anyhow::Result<Linker<Guest>> {
+    let mut linker = linker.clone();
+    linker.define_unknown_imports_as_traps(component)?;
+    Ok(linker)
+}
+
+impl types::Host for Guest {}
+
+impl bindings::log::Host for Guest {
+    fn write(&mut self, level: Level, row: Option<u32>, message: String) -> wasmtime::Result<()> {
+        Clock::host_call(self, |guest| guest.log.write(level, row, &message))
+    }
+}
+
+impl lookup::Host for Guest {
+    fn get_many(
+        &mut self,
+        table: String,
+        arena: Vec<u8>,
+        keys: Vec<u32>,
+    ) -> wasmtime::Result<Result<lookup::Values, lookup::LookupError>> {
+        Clock::host_call(self, |guest| {
+            let Some(table) = guest.tables.rows(&table) else {
+                return Ok(Err(lookup::LookupError::NotGranted(guest.tables.line_to_add(&table))));
+            };
+            let (keys, []) = keys.as_chunks::<2>() else {
+                return Err(malformed("looked up an odd number of u32: a key is two of them").into());
+            };
+            let mut values = lookup::Values { arena: Vec::new(), found: Vec::with_capacity(keys.len() * 2) };
+            for &[start, len] in keys {
+                let row = match start {
+                    NONE => None,
+                    _ => table.get(key_of(&arena, start, len)?),
+                };
+                let span = match row {
+                    Some(row) => {
+                        let start = values.arena.len() as u32;
+                        values.arena.extend_from_slice(row);
+                        [start, row.len() as u32]
+                    }
+                    None => [NONE, 0],
+                };
+                // What does not fit the guest need not be made.
+                if values.arena.len() > guest.memory.limit {
+                    return Err(
+                        Stop::Lookup(crate::config::units::ByteSize(guest.memory.limit as u64)).into()
+                    );
+                }
+                values.found.extend_from_slice(&span);
+            }
+            Ok(Ok(values))
+        })
+    }
+}
+
+fn key_of(arena: &[u8], start: u32, len: u32) -> Result<&[u8], Stop> {
+    let end = start as u64 + len as u64;
+    let key = usize::try_from(end).ok().and_then(|end| arena.get(start as usize..end));
+    key.ok_or_else(|| {
+        malformed(&format!("looked up the key at {start}..{end} of an arena of {} bytes", arena.len()))
+    })
+}
+
+fn malformed(text: &str) -> Stop {
+    Stop::Malformed(text.to_owned())
+}

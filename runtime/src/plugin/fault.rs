@@ -1,0 +1,112 @@
+//! What went wrong in a guest, in words.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use wasmtime::{Trap, WasmBacktrace};
+
+use super::guest::Guest;
+use super::{Fault, FaultKind};
+use crate::config::secrets::Redactor;
+use crate::config::units::{ByteSize, Interval};
+
+/// Why the host ended a call.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Stop {
+    #[error("ran longer than {}", Interval(*.0))]
+    Timeout(Duration),
+    #[error("spent more than {} in lookups", Interval(*.0))]
+    HostTime(Duration),
+    #[error("wrote more than {0} of log")]
+    Log(ByteSize),
+    #[error("asked for more than {0} of looked up rows at once")]
+    Lookup(ByteSize),
+    #[error("gave back more than {0} for one message")]
+    Output(ByteSize),
+    #[error("{0}")]
+    Malformed(String),
+}
+
+impl Stop {
+    fn kind(&self) -> FaultKind {
+        match self {
+            Stop::Timeout(_) | Stop::HostTime(_) => FaultKind::Timeout,
+            Stop::Log(_) => FaultKind::LogLimit,
+            Stop::Lookup(_) => FaultKind::OutOfMemory,
+            Stop::Output(_) => FaultKind::OutputLimit,
+            Stop::Malformed(_) => FaultKind::Malformed,
+        }
+    }
+}
+
+impl From<Stop> for Fault {
+    fn from(stop: Stop) -> Fault {
+        Fault { kind: stop.kind(), message: stop.to_string() }
+    }
+}
+
+/// Frames that are told, from the innermost.
+const FRAMES: usize = 8;
+
+/// The fault that a failed call was. `output` is what the call could hand over.
+pub(super) fn fault_of(error: &wasmtime::Error, guest: &Guest, output: ByteSize) -> Fault {
+    let (kind, mut message) = told(error, guest, output);
+    if let (FaultKind::Trap | FaultKind::OutOfMemory, Some(last)) = (kind, guest.log.last_error()) {
+        let _ = write!(message, ": {last}");
+    }
+    if let Some(frames) =
+        error.downcast_ref::<WasmBacktrace>().map(frames).filter(|frames| !frames.is_empty())
+    {
+        let _ = write!(message, "; in {frames}");
+    }
+    Fault { kind, message: Redactor::global().redact(&message).into_owned() }
+}
+
+fn told(error: &wasmtime::Error, guest: &Guest, output: ByteSize) -> (FaultKind, String) {
+    if let Some(stop) = error.downcast_ref::<Stop>() {
+        return (stop.kind(), stop.to_string());
+    }
+    let trap = error.downcast_ref::<Trap>();
+    if trap == Some(&Trap::StackOverflow) {
+        return (FaultKind::StackOverflow, "called itself until its stack was full".into());
+    }
+    if guest.memory.refused.is_some() {
+        let limit = ByteSize(guest.memory.limit as u64);
+        return (FaultKind::OutOfMemory, format!("needs more than its {limit} of memory"));
+    }
+    match trap {
+        Some(Trap::UnreachableCodeReached) => return (FaultKind::Trap, "panicked or aborted".into()),
+        Some(trap) => {
+            let trap = trap.to_string();
+            return (FaultKind::Trap, trap.trim_start_matches("wasm trap: ").to_owned());
+        }
+        None => {}
+    }
+    let cause = error.root_cause().to_string();
+    if cause.contains("fuel allocated for hostcalls") {
+        return (FaultKind::OutputLimit, format!("gave back more than {output}"));
+    }
+    match cause.strip_prefix("unknown import: `").and_then(|rest| rest.split_once('`')) {
+        Some((import, _)) => (FaultKind::Trap, format!("called {import}, which is granted to no plugin")),
+        None => (FaultKind::Malformed, cause),
+    }
+}
+
+/// Frames of what every panic and every failed allocation goes through.
+const MACHINERY: [&str; 5] = ["std::", "core::", "alloc::", "__rust", "rust_"];
+
+fn frames(backtrace: &WasmBacktrace) -> String {
+    let all: Vec<String> = backtrace
+        .frames()
+        .iter()
+        .map(|frame| match frame.func_name() {
+            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
+            None => format!("function {}", frame.func_index()),
+        })
+        .collect();
+    let machinery = |frame: &String| MACHINERY.iter().any(|start| frame.starts_with(start));
+    let from = all.iter().position(|frame| !machinery(frame)).unwrap_or(0);
+    let told = &all[from..all.len().min(from + FRAMES)];
+    let rest = if from + FRAMES < all.len() { " < ..." } else { "" };
+    told.join(" < ") + rest
+}

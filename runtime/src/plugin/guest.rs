@@ -1,0 +1,145 @@
+//! What the host keeps beside each guest: its limits (P7), its clock, its log, its tables.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
+
+use super::Limits;
+use super::engine::{MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES, TICK};
+use super::fault::Stop;
+use super::log::LogBuffer;
+use super::tables::Granted;
+
+/// The data of a store.
+pub(super) struct Guest {
+    pub memory: Memory,
+    pub clock: Clock,
+    pub log: LogBuffer,
+    pub tables: Arc<Granted>,
+}
+
+impl Guest {
+    pub fn new(limits: &Limits, tables: Arc<Granted>) -> Guest {
+        Guest {
+            memory: Memory { limit: limits.memory.as_usize(), ..Memory::default() },
+            clock: Clock::new(),
+            log: LogBuffer::default(),
+            tables,
+        }
+    }
+}
+
+/// Linear memory of a guest, all its memories together.
+#[derive(Default)]
+pub(super) struct Memory {
+    pub limit: usize,
+    pub bytes: usize,
+    /// The growth that was permitted last, to be taken back if it fails.
+    granted: usize,
+    /// Bytes the guest would have had by a growth that was refused since this was last cleared.
+    pub refused: Option<usize>,
+}
+
+impl ResourceLimiter for Memory {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let growth = desired.saturating_sub(current);
+        let bytes = self.bytes.saturating_add(growth);
+        if bytes > self.limit {
+            self.granted = 0;
+            self.refused = Some(bytes);
+            return Ok(false);
+        }
+        self.granted = growth;
+        self.bytes = bytes;
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.refused = Some(self.bytes);
+        self.bytes -= std::mem::take(&mut self.granted);
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        if desired > MAX_TABLE_ELEMENTS {
+            self.refused = Some(self.bytes);
+        }
+        Ok(desired <= MAX_TABLE_ELEMENTS)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_CORE_INSTANCES as usize
+    }
+
+    fn tables(&self) -> usize {
+        (MAX_TABLES * MAX_CORE_INSTANCES) as usize
+    }
+
+    fn memories(&self) -> usize {
+        MAX_MEMORIES as usize
+    }
+}
+
+/// Time of a call. What is spent in host calls does not count against the guest, but has the same
+/// limit of its own.
+pub(super) struct Clock {
+    started: Instant,
+    in_host: Duration,
+    limit: Duration,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        Clock { started: Instant::now(), in_host: Duration::ZERO, limit: Duration::ZERO }
+    }
+
+    /// Starts a call that may take `limit`; returns the ticks until its end is to be looked at.
+    pub fn start(&mut self, limit: Duration) -> u64 {
+        *self = Clock { started: Instant::now(), in_host: Duration::ZERO, limit };
+        ticks(limit)
+    }
+
+    /// Time since the start, without host calls.
+    pub fn in_guest(&self) -> Duration {
+        self.started.elapsed().saturating_sub(self.in_host)
+    }
+
+    /// Runs a host call.
+    pub fn host_call<T>(
+        guest: &mut Guest,
+        call: impl FnOnce(&mut Guest) -> wasmtime::Result<T>,
+    ) -> wasmtime::Result<T> {
+        let entered = Instant::now();
+        let result = call(guest);
+        let clock = &mut guest.clock;
+        clock.in_host += entered.elapsed();
+        if clock.in_host > clock.limit {
+            return Err(Stop::HostTime(clock.limit).into());
+        }
+        result
+    }
+}
+
+/// Called when the ticks of a call have gone by.
+pub(super) fn deadline(store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
+    let clock = &store.data().clock;
+    match clock.limit.checked_sub(clock.in_guest()) {
+        Some(left) if !left.is_zero() => Ok(UpdateDeadline::Continue(ticks(left))),
+        _ => Err(Stop::Timeout(clock.limit).into()),
+    }
+}
+
+fn ticks(time: Duration) -> u64 {
+    time.as_nanos().div_ceil(TICK.as_nanos()).clamp(1, u64::MAX as u128 / 2) as u64
+}
