@@ -169,7 +169,8 @@ fn open(pipeline: Pipeline, host: &Host, stop: &CancellationToken) -> anyhow::Re
     let server = SocketServer::bind(&folder)?;
     let running = start(parts, stop.clone());
     let attach = running.attach.clone();
-    let socket = store.clone().map(|store| (server, Service { folder: folder.clone(), store, context, attach }));
+    let socket =
+        store.clone().map(|store| (server, Service { folder: folder.clone(), store, context, attach }));
     Ok(Open { running, folder, socket, store })
 }
 
@@ -226,7 +227,10 @@ async fn purge_now_and_then(store: DeadLetterStore) {
             Ok(Ok(0)) => {}
             Ok(Ok(count)) => tracing::info!(count, "dead letters past their retention were deleted"),
             Ok(Err(error)) => {
-                tracing::warn!(error = format!("{error:#}"), "dead letters past their retention cannot be deleted");
+                tracing::warn!(
+                    error = format!("{error:#}"),
+                    "dead letters past their retention cannot be deleted"
+                );
             }
             Err(error) => tracing::error!(%error, "deleting dead letters panicked"),
         }
@@ -257,7 +261,9 @@ fn stop_on_signals() -> anyhow::Result<CancellationToken> {
 
 fn report(name: &str, file: &Path, snapshot: &Snapshot) {
     let Books { received, delivered, filtered, dead_lettered, returned, .. } = snapshot.books;
-    eprint!("{name}: read {received}, delivered {delivered}, filtered {filtered}, dead letters {dead_lettered}");
+    eprint!(
+        "{name}: read {received}, delivered {delivered}, filtered {filtered}, dead letters {dead_lettered}"
+    );
     if returned > 0 {
         eprint!(", given back to the source {returned}");
     }
@@ -273,7 +279,8 @@ async fn draw_progress(pipelines: Vec<(Arc<Shared>, Arc<SharedProgress>)>) {
         return;
     }
     let bars = indicatif::MultiProgress::new();
-    let style = ProgressStyle::with_template("{prefix:.bold} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style =
+        ProgressStyle::with_template("{prefix:.bold} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     let lines: Vec<(Arc<Shared>, Arc<SharedProgress>, ProgressBar)> = pipelines
         .into_iter()
         .map(|(shared, progress)| {

@@ -32,7 +32,9 @@ pub fn assemble(
     host: &Host,
     replay: Option<OpenSource>,
 ) -> anyhow::Result<Parts> {
-    let config::Pipeline { name, base, ordering, source, plugins, sinks, retry, dead_letters, settings, .. } = pipeline;
+    let config::Pipeline {
+        name, base, ordering, source, plugins, sinks, retry, dead_letters, settings, ..
+    } = pipeline;
     let budget = Arc::new(Budget::new(settings.budget.as_usize()));
     let lanes = settings.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let open_sink = |sink: SinkSection| -> anyhow::Result<SinkPart> {
@@ -50,9 +52,8 @@ pub fn assemble(
             Box::new(SinkWriter::new(sink as Box<dyn Sink>, common.batch.unwrap_or(traits.default_batch)))
         }
     };
-    let loaded = (plugins.iter())
-        .map(|spec| Ok(host.engine.check(spec)?))
-        .collect::<anyhow::Result<Vec<Plugin>>>()?;
+    let loaded =
+        (plugins.iter()).map(|spec| Ok(host.engine.check(spec)?)).collect::<anyhow::Result<Vec<Plugin>>>()?;
     let sinks = sinks.into_iter().map(open_sink).collect::<anyhow::Result<Vec<SinkPart>>>()?;
     let rows = source.common.batch;
     let source_kind = source.kind;
