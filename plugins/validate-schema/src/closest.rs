@@ -57,7 +57,10 @@ pub fn closest(schema: &Value, document: &Value) -> Option<Closest> {
                 .enumerate()
                 .min_by_key(|(_, alternative)| distance(schema, alternative, document, MAX_DEPTH))?
                 .0;
-            unions.push((format!("{pointer}/{keyword}"), alternatives.len()));
+            // A union of one is no choice.
+            if alternatives.len() > 1 {
+                unions.push((format!("{pointer}/{keyword}"), alternatives.len()));
+            }
             pointer = format!("{pointer}/{keyword}/{best}");
         } else {
             break;
@@ -79,7 +82,7 @@ fn union(node: &Map<String, Value>) -> Option<(&'static str, &Vec<Value>)> {
     let keyword = ["oneOf", "anyOf"].into_iter().find(|keyword| node.contains_key(*keyword))?;
     let alone = node.keys().all(|known| known == keyword || SILENT.contains(&known.as_str()));
     let alternatives = node[keyword].as_array()?;
-    (alone && alternatives.len() > 1).then_some((keyword, alternatives))
+    alone.then_some((keyword, alternatives))
 }
 
 /// How many rules of the first level are broken; then, the smaller the better, how many properties
@@ -183,6 +186,7 @@ mod tests {
     fn events() -> Value {
         json!({
             "definitions": {
+                "stars": { "oneOf": [{ "$ref": "#/definitions/star" }] },
                 "star": { "oneOf": [
                     { "$ref": "#/definitions/star_created" },
                     { "$ref": "#/definitions/star_deleted" },
@@ -214,7 +218,7 @@ mod tests {
             "oneOf": [
                 { "$ref": "#/definitions/text" },
                 { "$ref": "#/definitions/public" },
-                { "$ref": "#/definitions/star" },
+                { "$ref": "#/definitions/stars" },
             ],
         })
     }
@@ -246,6 +250,8 @@ mod tests {
 
     #[test]
     fn only_a_pure_union_is_searched() {
+        assert!(closest(&json!({ "oneOf": [] }), &json!(1)).is_none());
+        assert!(closest(&json!({ "oneOf": [{ "type": "string" }] }), &json!(1)).is_none());
         let alternatives = json!([{ "type": "string" }, { "type": "null" }]);
         assert!(closest(&json!({ "anyOf": alternatives, "minLength": 1 }), &json!(1)).is_none());
         assert!(closest(&json!({ "type": "string" }), &json!(1)).is_none());
