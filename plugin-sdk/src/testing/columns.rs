@@ -114,7 +114,7 @@ struct Emitted<'a> {
 impl<'a> Emitted<'a> {
     fn new(batch: &'a types::Batch, outcome: &'a types::Outcome) -> Result<Emitted<'a>, ContractError> {
         let rows = outcome.emitted.len() / STRIDE;
-        if outcome.emitted.len() % STRIDE != 0 || outcome.headers.len() % 4 != 0 {
+        if !outcome.emitted.len().is_multiple_of(STRIDE) || !outcome.headers.len().is_multiple_of(4) {
             return broken("`emitted` or `headers` ends within an entry");
         }
         if !outcome.timestamps.is_empty() && outcome.timestamps.len() != rows {

@@ -42,7 +42,8 @@ enum Key {
     /// In the header of this name; case does not matter.
     Header(String),
     /// `true`: it is the message's own key.
-    Key(bool),
+    #[serde(rename = "key")]
+    Message(bool),
 }
 
 #[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
@@ -82,8 +83,8 @@ impl Plugin for Enrich {
             return Err(ConfigError::at("/table", "name the table"));
         }
         let key = match config.key {
-            Key::Key(true) => KeyPlace::Message,
-            Key::Key(false) => {
+            Key::Message(true) => KeyPlace::Message,
+            Key::Message(false) => {
                 return Err(ConfigError::at("/key/key", "is true, or use `pointer` or `header` instead"));
             }
             Key::Header(name) if name.is_empty() => {

@@ -26,7 +26,7 @@ const SPECVERSION: &str = "1.0";
 const INVALID: &str = "envelope-invalid";
 
 pub enum Envelope {
-    Wrap(Wrap),
+    Wrap(Box<Wrap>),
     Check(Check),
 }
 
@@ -40,7 +40,7 @@ impl Plugin for Envelope {
     fn new(config: Config) -> Result<Self, ConfigError> {
         config.only_what_goes_with_its_mode()?;
         match config.mode {
-            Mode::Wrap => Wrap::new(config).map(Envelope::Wrap),
+            Mode::Wrap => Wrap::new(config).map(|wrap| Envelope::Wrap(Box::new(wrap))),
             Mode::Check => Ok(Envelope::Check(Check::new(&config))),
         }
     }
