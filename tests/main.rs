@@ -1,1 +1,7 @@
-fn main() {}
+//! End-to-end tests with the real binary: a folder a promise or a system.
+
+mod backpressure;
+mod kill;
+mod outages;
+mod support;
+mod webhooks;

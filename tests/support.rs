@@ -1,0 +1,179 @@
+//! What all end-to-end tests need: the real binary, in a folder of its own, with deadlines.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// No single event of a test takes longer, on a slow machine under load.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Rounds of a test: `all` in `make soak`, `few` otherwise. Says how many.
+pub fn rounds(what: &str, few: usize, all: usize) -> usize {
+    let rounds = if std::env::var_os("MILLSTREAM_SOAK").is_some() { all } else { few };
+    println!("{what}: {rounds} rounds (`make soak`: {all})");
+    rounds
+}
+
+/// A seed that can be given again; printed, so that a failure can be repeated.
+pub fn seed() -> u64 {
+    let given = std::env::var("MILLSTREAM_TEST_SEED").ok();
+    let seed =
+        given.map_or_else(rand::random, |seed| seed.parse().expect("MILLSTREAM_TEST_SEED is a number"));
+    println!("seed {seed} (MILLSTREAM_TEST_SEED={seed} repeats it)");
+    seed
+}
+
+/// A folder that is deleted at the end.
+pub struct Folder(tempfile::TempDir);
+
+impl Folder {
+    pub fn new() -> Folder {
+        Folder(tempfile::tempdir().expect("a folder for the test"))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("a file for the test");
+        path
+    }
+
+    /// The lines of a file; none if it is not there.
+    pub fn lines(&self, name: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(self.path(name)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// The binary under test, its environment without what this machine may have set.
+pub fn millstream(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_millstream"));
+    command.args(arguments).env_remove("MILLSTREAM_LOG").stdin(Stdio::null());
+    command
+}
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&str]) -> (ExitStatus, String, String) {
+    let output = millstream(arguments).output().expect("the binary starts");
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    (output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// `millstream run` in the background; killed when the test forgets it.
+pub struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    pub fn start(folder: &Folder, pipeline: &Path) -> Running {
+        let log = folder.path("log");
+        let stderr = File::options().create(true).append(true).open(&log).expect("a log file");
+        let pipeline = pipeline.to_str().expect("a path in UTF-8");
+        let child = millstream(&["run", pipeline, "--admin", "127.0.0.1:0"])
+            .env("WEBHOOK_SECRET", "It's a Secret to Everybody")
+            .stderr(stderr)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the binary starts");
+        Running { child, log }
+    }
+
+    pub fn log(&self) -> String {
+        let mut text = String::new();
+        File::open(&self.log).and_then(|mut file| file.read_to_string(&mut text)).expect("the log is there");
+        text
+    }
+
+    /// Waits until the log has a line with `text`, and returns what follows `addr=` in it.
+    pub fn address(&mut self, text: &str) -> String {
+        let mut found = None;
+        let what = format!("a line {text:?} in the log");
+        self.wait_for(&what, |running| {
+            let log = running.log();
+            let line = log.lines().rev().find(|line| line.contains(text) && line.contains("addr="));
+            found =
+                line.and_then(|line| Some(line.split_once("addr=")?.1.split_whitespace().next()?.to_owned()));
+            found.is_some()
+        });
+        found.expect("it was found")
+    }
+
+    /// Waits for something to happen while the process runs.
+    pub fn wait_for(&mut self, what: &str, mut happened: impl FnMut(&Running) -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !happened(self) {
+            if let Some(status) = self.child.try_wait().expect("the process can be asked") {
+                panic!("it ended with {status} before: {what}\n{}", self.log());
+            }
+            assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Resident memory as the system counts it, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+        let kib: u64 = line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
+        kib * 1024
+    }
+
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("the process can be asked").is_some()
+    }
+
+    /// SIGKILL.
+    pub fn kill(mut self) {
+        self.child.kill().expect("it can be killed");
+        self.child.wait().expect("it ends");
+    }
+
+    /// SIGTERM; the log stays in its file.
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be told to end");
+    }
+
+    /// Waits for its end.
+    pub fn end(&mut self) -> ExitStatus {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("the process can be asked") {
+                return status;
+            }
+            assert!(Instant::now() < end, "it does not end\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It has ended already, or nobody needs it any more.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The gauges of one account of the books, from a page of metrics.
+pub fn account(metrics: &str, account: &str) -> Option<u64> {
+    let label = format!("account=\"{account}\"");
+    let line =
+        metrics.lines().find(|line| line.starts_with("millstream_messages{") && line.contains(&label))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// Checks that the books of a page of metrics balance (P11), and returns what was delivered.
+pub fn balanced(metrics: &str) -> u64 {
+    let of = |name| account(metrics, name).unwrap_or_else(|| panic!("no account {name} in\n{metrics}"));
+    let left = of("received") + of("added");
+    let right = of("delivered") + of("filtered") + of("dead_lettered") + of("returned") + of("in_flight");
+    assert_eq!(left, right, "the books do not balance:\n{metrics}");
+    of("delivered")
+}
