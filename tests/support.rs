@@ -57,6 +57,12 @@ pub fn millstream(arguments: &[&str]) -> Command {
     command
 }
 
+/// A client for servers on this machine.
+pub fn http_client() -> reqwest::Client {
+    millstream::tls::install_provider();
+    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client")
+}
+
 /// Runs the binary to its end.
 pub fn run(arguments: &[&str]) -> (ExitStatus, String, String) {
     let output = millstream(arguments).output().expect("the binary starts");
@@ -96,6 +102,7 @@ impl Running {
         let what = format!("a line {text:?} in the log");
         self.wait_for(&what, |running| {
             let log = running.log();
+            // It is printed once a start; the log may hold earlier ones.
             let line = log.lines().rev().find(|line| line.contains(text) && line.contains("addr="));
             found =
                 line.and_then(|line| Some(line.split_once("addr=")?.1.split_whitespace().next()?.to_owned()));

@@ -9,7 +9,7 @@
 //! - [`dead_letters`]: what was given up, and how it comes back
 //! - [`store`]: the data folder, its checkpoints
 //! - [`observe`]: metrics, logs, the admin server
-//! - `tls`: certificates and keys
+//! - [`tls`]: certificates and keys
 //! - [`cli`]: one file a verb
 
 pub mod cli;
@@ -23,4 +23,4 @@ pub mod plugin;
 pub mod sinks;
 pub mod sources;
 pub mod store;
-mod tls;
+pub mod tls;

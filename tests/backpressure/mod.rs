@@ -39,7 +39,7 @@ budget = "64MiB"
 shutdown_timeout = "3s"
 [source]
 type = "generate"
-payload_bytes = "16KiB"
+payload_bytes = 16384
 count = 131072
 [[plugin]]
 use = "route"

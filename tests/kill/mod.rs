@@ -11,7 +11,7 @@ use millstream::store::DataFolder;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use crate::support::{Folder, Running, rounds, run, seed};
+use crate::support::{Folder, Running, http_client, rounds, run, seed};
 
 const MESSAGES: u64 = 200_000;
 const KEYS: u64 = 100;
@@ -157,7 +157,7 @@ path = "out.ndjson"
                 let runtime =
                     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
                 let http =
-                    reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client");
+                    http_client();
                 let mut next = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let body = format!(r#"{{"client":{client},"number":{next}}}"#);
@@ -166,7 +166,7 @@ path = "out.ndjson"
                         .header("x-key", format!("k{client}"))
                         .timeout(Duration::from_secs(5))
                         .body(body);
-                    match runtime.block_on(request.send()) {
+                    match runtime.block_on(async { request.send().await }) {
                         Ok(response) if response.status() == 200 => {
                             next += 1;
                             answered.fetch_add(1, Ordering::Relaxed);
