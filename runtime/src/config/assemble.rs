@@ -56,10 +56,6 @@ pub struct FileKeys {
     pub dead_letters: Map<String, Value>,
 }
 
-/// Lines to add where a whole section is missing.
-const EXAMPLE: &str = "name = \"orders\"\nsource = { type = \"file\", path = \"data/orders.ndjson\" }\n\
-                       sink = [{ type = \"stdout\" }]\n";
-
 /// Names and folders that sections need.
 pub struct Folders {
     pub name: String,
@@ -69,7 +65,7 @@ pub struct Folders {
 /// The pipeline of a document, `None` if it has problems.
 pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pipeline> {
     let mut root = document.value.clone();
-    let section = Section { at: "", label: "the file", example: EXAMPLE };
+    let section = Section { at: "", label: "the file", example: "name = \"orders\"" };
     let mut keys = fields_of::<FileKeys>();
     keys.extend(fields_of::<Settings>());
     validate::section(document, section, &keys, &mut root);
@@ -146,8 +142,9 @@ fn settings(
         let shown = document.show(at, &budget.to_string().into());
         let message = format!("a budget of {shown} is too small, for it holds the memory of the plugins too");
         document.problem(at, Mark::Value, message, Some(format!("at least \"{MIN_BUDGET}\"")));
-    } else if let Some(source) = source
-        && source.common.max_message_bytes > budget
+    }
+    if let Some(source) = source
+        && source.common.max_message_bytes > budget.max(MIN_BUDGET)
     {
         let at = "/source/max_message_bytes";
         let shown = document.show(at, &source.common.max_message_bytes.to_string().into());
@@ -223,6 +220,7 @@ fn dead_letters(document: &mut Document, folders: &Folders, value: Option<Value>
         if value.get("retention").is_some() {
             let message = "`retention` is for the embedded store, but these dead letters go to a sink";
             document.problem("/dead_letters/retention", Mark::Key, message, Some("remove it".into()));
+            document.set_broken("/dead_letters/retention");
         }
         let (sink, common) = sections::dead_letter_sink(document, folders, value)?;
         (DeadLetterStore::Sink(sink), common)

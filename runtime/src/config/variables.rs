@@ -82,6 +82,8 @@ impl VariableError {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Interpolated {
     pub text: String,
+    /// Whether any was in it, even if its default was taken.
+    pub had_variable: bool,
     /// Variables of the environment that are in it, with their values; defaults do not count.
     pub from: Vec<(String, String)>,
 }
@@ -118,6 +120,7 @@ pub fn interpolate(text: &str, environment: &Environment) -> Result<Interpolated
             errors.push(VariableError::Malformed(from[..=end].to_owned()));
             continue;
         }
+        done.had_variable = true;
         match (environment.variable(name), default) {
             (Err(error), _) => errors.push(error),
             (Ok(Some(value)), None) => {
