@@ -4,5 +4,6 @@ mod backpressure;
 mod config;
 mod kill;
 mod outages;
+mod poison;
 mod support;
 mod webhooks;
