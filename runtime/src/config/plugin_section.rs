@@ -33,7 +33,7 @@ pub struct PluginKeys {
     /// What the plugin may use.
     pub limits: Limits,
     /// What the plugin may reach; nothing by default.
-    pub grant: Grants,
+    pub grants: Grants,
     /// The SHA-256 that the file must have, in hex.
     pub sha256: Option<String>,
 }
@@ -70,12 +70,16 @@ pub fn plugin(
         }
         _ => return None,
     };
+    let mut grants = keys.grants;
+    for table in grants.lookup.values_mut() {
+        table.file = folders.base.join(&table.file);
+    }
     is_fine.then_some(PluginSpec {
         step,
         code,
         config: Value::Object(keys.config),
         limits: keys.limits,
-        grants: keys.grant,
+        grants,
         sha256: keys.sha256,
     })
 }

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::plugin::PluginEngine;
 
 /// What is around a pipeline file: variables, and what the command line says of all pipelines.
 #[derive(Clone, Debug, Default)]
@@ -9,6 +12,8 @@ pub struct Environment {
     variables: Variables,
     /// `--data-dir`: each pipeline has the folder of its name in it.
     pub data_dir: Option<PathBuf>,
+    /// Loads plugins and tries their configuration; without one they are believed.
+    pub engine: Option<Arc<PluginEngine>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -27,7 +32,7 @@ impl Environment {
     /// One with these variables and no others.
     pub fn given(variables: &[(&str, &str)]) -> Environment {
         let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-        Environment { variables: Variables::Given(variables.collect()), data_dir: None }
+        Environment { variables: Variables::Given(variables.collect()), ..Environment::default() }
     }
 
     /// `None` if it is not set.
