@@ -1,7 +1,9 @@
 //! End-to-end tests with the real binary: a folder a promise or a system.
 
 mod backpressure;
+mod config;
 mod kill;
 mod outages;
+mod poison;
 mod support;
 mod webhooks;

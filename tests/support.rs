@@ -125,8 +125,17 @@ impl Running {
 
     /// Resident memory as the system counts it, in bytes.
     pub fn resident_bytes(&self) -> u64 {
+        self.bytes("VmRSS:")
+    }
+
+    /// The most that was resident so far, in bytes; 0 once it has ended.
+    pub fn peak_bytes(&self) -> u64 {
+        self.bytes("VmHWM:")
+    }
+
+    fn bytes(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0 kB");
         let kib: u64 = line.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0);
         kib * 1024
     }

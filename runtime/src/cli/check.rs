@@ -23,6 +23,7 @@ pub struct Check {
 impl Check {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         let mut environment = Environment::process();
+        environment.engine = Some(super::engine(&self.path, self.data_dir.as_deref())?);
         environment.data_dir = self.data_dir;
         match config::load(&self.path, &environment) {
             Ok(pipelines) => {

@@ -57,8 +57,10 @@ fn engine(path: &Path, data_dir: Option<&Path>) -> anyhow::Result<Arc<PluginEngi
 }
 
 /// Reads and checks pipelines; prints everything that is wrong with them, and is `None` then.
-fn load(path: &Path, data_dir: Option<&Path>) -> Option<Vec<Pipeline>> {
+/// With an engine their plugins are tried, too.
+fn load(path: &Path, data_dir: Option<&Path>, engine: Option<&Arc<PluginEngine>>) -> Option<Vec<Pipeline>> {
     let mut environment = Environment::process();
     environment.data_dir = data_dir.map(Path::to_owned);
+    environment.engine = engine.cloned();
     config::load(path, &environment).inspect_err(|report| eprintln!("{report}")).ok()
 }

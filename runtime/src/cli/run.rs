@@ -68,7 +68,7 @@ impl Run {
     async fn run_all(self) -> anyhow::Result<ExitCode> {
         let stop = stop_on_signals()?;
         let engine = super::engine(&self.path, self.data_dir.as_deref())?;
-        let Some(pipelines) = super::load(&self.path, self.data_dir.as_deref()) else {
+        let Some(pipelines) = super::load(&self.path, self.data_dir.as_deref(), Some(&engine)) else {
             return Ok(ExitCode::FAILURE);
         };
         let host = Host { engine, metrics: Arc::new(Metrics::new()) };

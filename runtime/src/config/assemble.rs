@@ -1,6 +1,7 @@
 //! From a document to a pipeline: every section read, then what no section can say alone.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
@@ -17,7 +18,7 @@ use super::{
     DeadLetterStore, DeadLetters, DeadLettersCommon, Guarantee, Ordering, Pipeline, Retry, Settings,
     SinkSection, SourceSection, guarantee, plugin_section, sections,
 };
-use crate::plugin::PluginSpec;
+use crate::plugin::{Plugin, PluginEngine, PluginSpec};
 
 /// Each sink of a message is a bit of a word.
 const MAX_SINKS: usize = 64;
@@ -56,10 +57,6 @@ pub struct FileKeys {
     pub dead_letters: Map<String, Value>,
 }
 
-/// Lines to add where a whole section is missing.
-const EXAMPLE: &str = "name = \"orders\"\nsource = { type = \"file\", path = \"data/orders.ndjson\" }\n\
-                       sink = [{ type = \"stdout\" }]\n";
-
 /// Names and folders that sections need.
 pub struct Folders {
     pub name: String,
@@ -69,7 +66,7 @@ pub struct Folders {
 /// The pipeline of a document, `None` if it has problems.
 pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pipeline> {
     let mut root = document.value.clone();
-    let section = Section { at: "", label: "the file", example: EXAMPLE };
+    let section = Section { at: "", label: "the file", example: "name = \"orders\"" };
     let mut keys = fields_of::<FileKeys>();
     keys.extend(fields_of::<Settings>());
     validate::section(document, section, &keys, &mut root);
@@ -84,7 +81,8 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
     let ordering: Option<Ordering> = read_or_default(document, &mut root, "ordering");
     let require: Option<Option<Guarantee>> = read_or_default(document, &mut root, "require");
     let source = root.remove("source").and_then(|value| sections::source(document, &folders, value));
-    let plugins = plugins(document, &folders, root.remove("plugin"));
+    let engine = environment.engine.as_ref();
+    let plugins = plugins(document, &folders, engine, root.remove("plugin"));
     let sinks = sinks(document, &folders, root.remove("sink"));
     let retry = retry(document, root.remove("retry"));
     let dead_letters = dead_letters(document, &folders, root.remove("dead_letters"));
@@ -95,6 +93,7 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
         (None, None) => folders.base.join(super::DATA_FOLDER).join(&folders.name),
     };
 
+    let (plugins, loaded_plugins) = plugins?;
     let pipeline = Pipeline {
         name: name?,
         file: document.file.clone(),
@@ -103,7 +102,8 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
         ordering: ordering?,
         require: require?,
         source: source?,
-        plugins: plugins?,
+        plugins,
+        loaded_plugins,
         sinks: sinks?,
         retry: retry?,
         dead_letters: dead_letters?,
@@ -146,8 +146,9 @@ fn settings(
         let shown = document.show(at, &budget.to_string().into());
         let message = format!("a budget of {shown} is too small, for it holds the memory of the plugins too");
         document.problem(at, Mark::Value, message, Some(format!("at least \"{MIN_BUDGET}\"")));
-    } else if let Some(source) = source
-        && source.common.max_message_bytes > budget
+    }
+    if let Some(source) = source
+        && source.common.max_message_bytes > budget.max(MIN_BUDGET)
     {
         let at = "/source/max_message_bytes";
         let shown = document.show(at, &source.common.max_message_bytes.to_string().into());
@@ -173,7 +174,13 @@ fn retry(document: &mut Document, value: Option<Value>) -> Option<Retry> {
     Some(retry)
 }
 
-fn plugins(document: &mut Document, folders: &Folders, value: Option<Value>) -> Option<Vec<PluginSpec>> {
+/// The plugins, and with an engine what it made of them.
+fn plugins(
+    document: &mut Document,
+    folders: &Folders,
+    engine: Option<&Arc<PluginEngine>>,
+    value: Option<Value>,
+) -> Option<(Vec<PluginSpec>, Vec<Plugin>)> {
     let Value::Array(values) = value.unwrap_or_else(|| Value::Array(Vec::new())) else { return None };
     let count = values.len();
     let mut names = Names::of("plugin");
@@ -185,7 +192,18 @@ fn plugins(document: &mut Document, folders: &Folders, value: Option<Value>) -> 
             plugin
         }));
     }
-    (plugins.len() == count).then_some(plugins)
+    if plugins.len() != count {
+        return None;
+    }
+    let mut loaded = Vec::new();
+    for (number, plugin) in plugins.iter().enumerate() {
+        match engine.map(|engine| engine.check(plugin)) {
+            Some(Ok(plugin)) => loaded.push(plugin),
+            Some(Err(error)) => sections::foreign(document, &format!("/plugin/{number}"), error.problems),
+            None => {}
+        }
+    }
+    Some((plugins, loaded))
 }
 
 fn sinks(document: &mut Document, folders: &Folders, value: Option<Value>) -> Option<Vec<SinkSection>> {
@@ -223,6 +241,7 @@ fn dead_letters(document: &mut Document, folders: &Folders, value: Option<Value>
         if value.get("retention").is_some() {
             let message = "`retention` is for the embedded store, but these dead letters go to a sink";
             document.problem("/dead_letters/retention", Mark::Key, message, Some("remove it".into()));
+            document.set_broken("/dead_letters/retention");
         }
         let (sink, common) = sections::dead_letter_sink(document, folders, value)?;
         (DeadLetterStore::Sink(sink), common)

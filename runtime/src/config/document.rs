@@ -27,6 +27,8 @@ pub struct Document {
     /// By JSON pointer, what came from the environment.
     tainted: BTreeMap<String, Taint>,
     secrets: Secrets,
+    /// JSON pointers of strings with variables in them, even if only defaults were taken.
+    interpolated: BTreeSet<String>,
     /// JSON pointers of values that are not what they were meant to be: nothing more is said of them.
     broken: BTreeSet<String>,
     /// Lines with a syntax error, from 0.
@@ -76,6 +78,7 @@ impl Document {
             spots: read.spots,
             tainted: BTreeMap::new(),
             secrets: Secrets::default(),
+            interpolated: BTreeSet::new(),
             broken: BTreeSet::new(),
             broken_lines: BTreeSet::new(),
             complete: read.complete,
@@ -110,6 +113,9 @@ impl Document {
             }
             Value::String(text) => match interpolate(text, environment) {
                 Ok(done) => {
+                    if done.had_variable {
+                        self.interpolated.insert(pointer.to_owned());
+                    }
                     if !done.from.is_empty() {
                         self.taint(pointer, &done.text, &done.from);
                     }
@@ -120,8 +126,10 @@ impl Document {
                         let span = self.spots.get(pointer).map(|spot| spot.value.clone());
                         let written = error.written();
                         let exact = span.clone().and_then(|span| {
-                            let start = span.start + self.text.get(span)?.find(&written)?;
-                            Some(start..start + written.len())
+                            let start = span.start + self.text.get(span.clone())?.find(&written)?;
+                            let end = start + written.len();
+                            let closing = self.text[end..span.end].find('}').map_or(0, |brace| brace + 1);
+                            Some(start..end + if written.ends_with('}') { 0 } else { closing })
                         });
                         self.locate(exact.or(span), error.to_string(), Some(error.help()));
                     }
@@ -144,6 +152,11 @@ impl Document {
         }
         self.secrets.extend(&secrets);
         self.tainted.insert(pointer.to_owned(), Taint { shown, secrets });
+    }
+
+    /// Whether this string had variables in it: then it may stand for a number, `true` or `false`.
+    pub fn is_interpolated(&self, pointer: &str) -> bool {
+        self.interpolated.contains(pointer)
     }
 
     /// Another form in which a value from the environment must not be printed.
@@ -189,8 +202,13 @@ impl Document {
 
     /// Adds a problem that was found by one who does not know what must not be printed. Its place
     /// is within the section at `section`.
+    ///
+    /// One who is not shown what is broken may think that it is missing: that is not told.
     pub fn foreign_problem(&mut self, section: &str, problem: Problem) {
         let pointer = format!("{section}{}", problem.at);
+        if self.broken.iter().any(|broken| is_within(broken, &pointer)) {
+            return;
+        }
         let hidden = |text: &str| self.hide(&pointer, text);
         let (message, help) = (hidden(&problem.message), problem.help.as_deref().map(hidden));
         self.problem(&pointer, Mark::Value, message, help);

@@ -169,6 +169,7 @@ mod tests {
                 common: SourceCommon::default(),
             },
             plugins: Vec::new(),
+            loaded_plugins: Vec::new(),
             sinks,
             retry: Retry::default(),
             dead_letters: DeadLetters { to: DeadLetterStore::Embedded, common: DeadLettersCommon::default() },

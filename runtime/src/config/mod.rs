@@ -25,7 +25,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plugin::PluginSpec;
+use crate::plugin::{Plugin, PluginSpec};
 use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
 pub use load::load;
@@ -54,6 +54,8 @@ pub struct Pipeline {
     pub require: Option<Guarantee>,
     pub source: SourceSection,
     pub plugins: Vec<PluginSpec>,
+    /// The same, if they were loaded for the check ([`Environment::engine`]); otherwise none.
+    pub loaded_plugins: Vec<Plugin>,
     pub sinks: Vec<SinkSection>,
     pub retry: Retry,
     pub dead_letters: DeadLetters,

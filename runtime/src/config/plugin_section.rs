@@ -33,7 +33,7 @@ pub struct PluginKeys {
     /// What the plugin may use.
     pub limits: Limits,
     /// What the plugin may reach; nothing by default.
-    pub grant: Grants,
+    pub grants: Grants,
     /// The SHA-256 that the file must have, in hex.
     pub sha256: Option<String>,
 }
@@ -53,9 +53,15 @@ pub fn plugin(
     }
     let section = Section { at: &at, label: "[[plugin]]", example: "" };
     let keys: PluginKeys = sections::read(document, section, value)?;
+    if keys.built_in.is_none() && keys.wasm.is_none() {
+        let help = "add: use = \"...\" for a built-in one, or wasm = \"path.wasm\" for one's own";
+        document.missing(&at, "use", "it is not said which plugin this is".into(), help.into());
+    }
     let problems = check(&keys, folders);
     let is_fine = problems.is_empty();
-    sections::foreign(document, &at, problems);
+    for problem in problems {
+        document.foreign_problem(&at, problem);
+    }
     let (step, code) = match (keys.built_in, keys.wasm) {
         (Some(name), None) => (name.clone(), PluginCode::BuiltIn(name)),
         (None, Some(path)) => {
@@ -64,12 +70,16 @@ pub fn plugin(
         }
         _ => return None,
     };
+    let mut grants = keys.grants;
+    for table in grants.lookup.values_mut() {
+        table.file = folders.base.join(&table.file);
+    }
     is_fine.then_some(PluginSpec {
         step,
         code,
         config: Value::Object(keys.config),
         limits: keys.limits,
-        grants: keys.grant,
+        grants,
         sha256: keys.sha256,
     })
 }
@@ -77,10 +87,6 @@ pub fn plugin(
 fn check(keys: &PluginKeys, folders: &Folders) -> Vec<Problem> {
     let mut problems = Vec::new();
     match (&keys.built_in, &keys.wasm) {
-        (None, None) => problems.push(
-            Problem::new("", "it is not said which plugin this is")
-                .help("add: use = \"...\" for a built-in one, or wasm = \"path.wasm\" for one's own"),
-        ),
         (Some(_), Some(_)) => {
             problems.push(
                 Problem::new("/wasm", "a plugin is built in or a file, not both")
@@ -96,21 +102,14 @@ fn check(keys: &PluginKeys, folders: &Folders) -> Vec<Problem> {
     if keys.sha256.as_ref().is_some_and(|digest| !is_digest(digest)) {
         problems.push(Problem::new("/sha256", "a SHA-256 has 64 hex digits"));
     }
-    let nothing = ByteSize(0);
     let limits = &keys.limits;
-    for (name, limit) in [("memory", limits.memory), ("output", limits.output), ("log", limits.log)] {
-        if limit == nothing && name != "log" {
-            problems.push(Problem::new(
-                format!("/limits/{name}"),
-                format!("no plugin works with a `{name}` of 0"),
-            ));
+    for (name, limit) in [("memory", limits.memory), ("output", limits.output)] {
+        if limit == ByteSize(0) {
+            problems.push(Problem::new(format!("/limits/{name}"), format!("`{name}` must be more than 0")));
         }
     }
     if limits.timeout < Interval::millis(1) {
-        problems.push(
-            Problem::new("/limits/timeout", "no plugin works with a `timeout` below a millisecond")
-                .help("at least \"1ms\""),
-        );
+        problems.push(Problem::new("/limits/timeout", "`timeout` must be at least 1ms"));
     }
     problems
 }

@@ -112,10 +112,16 @@ fn shape(root: &Value, schema: &Value, depth: usize) -> Shape {
 
 fn of_kind(root: &Value, schema: &Value, kind: &str, depth: usize) -> Shape {
     let number = |key: &str| schema.get(key).and_then(Value::as_f64);
+    // Only the smaller ones come with limits.
+    let (lowest, highest) = match schema.get("format").and_then(Value::as_str) {
+        Some("int32") => (Some(f64::from(i32::MIN)), Some(f64::from(i32::MAX))),
+        Some("uint32") => (Some(0.0), Some(f64::from(u32::MAX))),
+        _ => (None, None),
+    };
     match kind {
         "string" => Shape::Text,
         "boolean" => Shape::Boolean,
-        "integer" => Shape::Integer { min: number("minimum"), max: number("maximum") },
+        "integer" => Shape::Integer { min: number("minimum").or(lowest), max: number("maximum").or(highest) },
         "number" => Shape::Number { min: number("minimum"), max: number("maximum") },
         "array" => Shape::List(Box::new(
             schema.get("items").map_or(Shape::Any, |items| shape(root, items, depth + 1)),

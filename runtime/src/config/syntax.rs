@@ -18,7 +18,7 @@ pub struct Syntax {
     pub value: Value,
     /// By JSON pointer. The root has none.
     pub spots: HashMap<String, Spot>,
-    /// In no order.
+    /// In no order, but for a place those of the parser come first.
     pub errors: Vec<SyntaxError>,
     /// False if nothing is known of what stands behind some error.
     pub complete: bool,
@@ -78,22 +78,33 @@ pub fn read(text: &str) -> Syntax {
         insertions.insert(&mut closed, position, &closing);
     }
     let (table, rest) = DeTable::parse_recoverable(&closed);
-    let mut reader = Reader { insertions, spots: HashMap::new(), errors, complete: true };
-    let value = reader.table(table.get_ref(), "");
+    let complete = !rest.iter().any(|error| is_endless_string(error, &closed));
+    let mut reader = Reader { insertions, spots: HashMap::new(), errors, complete };
     for error in rest {
         let span = error.span().unwrap_or(0..0);
-        if span.start >= closed.trim_end().len() && error.message().starts_with("invalid multi-line") {
-            reader.complete = false;
+        // The brackets around a string that never ends may well be closed in it.
+        if !complete && error.message().starts_with("unclosed") {
+            continue;
+        }
+        if is_endless_string(&error, &closed) {
             let opening = match multi_line_start(table.get_ref(), closed.len()) {
                 Some(string) => string.start..string.start + 3,
                 None => span,
             };
-            reader.error(opening, "string that never ends, expected three quotes");
+            reader
+                .error(opening, "string that never ends, expected three quotes; nothing behind it was read");
         } else {
-            reader.error(span, error.message());
+            reader.error(span, error.message().trim_end_matches(", expected nothing"));
         }
     }
+    let value = reader.table(table.get_ref(), "");
     Syntax { value, spots: reader.spots, errors: reader.errors, complete: reader.complete }
+}
+
+/// Whether it is that a multi-line string goes on to the end of the text.
+fn is_endless_string(error: &toml::de::Error, text: &str) -> bool {
+    error.message().starts_with("invalid multi-line")
+        && error.span().is_some_and(|span| span.start >= text.trim_end().len())
 }
 
 /// The first bracket that is never closed: where to close it, with what, and what is wrong.
@@ -106,6 +117,9 @@ fn unclosed(text: &str) -> Option<(usize, String, SyntaxError)> {
     if message.starts_with("unclosed table") || message.starts_with("unclosed array table") {
         let closing = if message.ends_with("`]]`") { "]]" } else { "]" };
         return Some((span.end, closing.to_owned(), SyntaxError { span, message }));
+    }
+    if errors.iter().any(|error| is_endless_string(error, text)) {
+        return None;
     }
     let start = outermost_ending_at(table.get_ref(), span.end)?;
     let boundary = next_statement(text, start);
@@ -121,7 +135,8 @@ fn unclosed(text: &str) -> Option<(usize, String, SyntaxError)> {
     if closing.is_empty() {
         return None;
     }
-    let kind = if text[start..].starts_with('[') { "array, expected `]`" } else { "table, expected `}`" };
+    let kind =
+        if text[start..].starts_with('[') { "array, expected `]`" } else { "inline table, expected `}`" };
     let error = SyntaxError { span: start..start + 1, message: format!("unclosed {kind}") };
     Some((boundary, closing + "\n", error))
 }
@@ -299,8 +314,8 @@ mod tests {
             [
                 "unclosed array table, expected `]`",
                 "unclosed array, expected `]`",
-                "unclosed table, expected `]`",
-                "unclosed table, expected `}`"
+                "unclosed inline table, expected `}`",
+                "unclosed table, expected `]`"
             ]
         );
     }
@@ -319,10 +334,11 @@ mod tests {
 
     #[test]
     fn a_string_that_never_ends_hides_the_rest() {
-        let text = "a = \"\"\"x\nb = 1\n";
+        let text = "a = { c = \"\"\"x }\nb = 1\n";
         let syntax = read(text);
         assert!(!syntax.complete);
-        assert_eq!(&text[syntax.errors[0].span.clone()], "\"\"\"");
+        let places: Vec<&str> = syntax.errors.iter().map(|error| &text[error.span.clone()]).collect();
+        assert_eq!(places, ["\"\"\""]);
     }
 
     #[test]

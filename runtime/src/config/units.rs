@@ -5,7 +5,8 @@ use std::fmt;
 use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A number of bytes, written `"512"`, `"64KiB"`, `"64MiB"`, `"2GiB"`, or with the decimal units
 /// `"kB"`, `"MB"`, `"GB"`; a bare number is bytes.
@@ -98,26 +99,41 @@ impl fmt::Display for Interval {
 
 impl<'de> Deserialize<'de> for ByteSize {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ByteSize, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(u64),
-            Text(String),
+        struct Written;
+        impl Visitor<'_> for Written {
+            type Value = ByteSize;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a size like \"64MiB\"")
+            }
+
+            fn visit_u64<E: de::Error>(self, bytes: u64) -> Result<ByteSize, E> {
+                Ok(ByteSize(bytes))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<ByteSize, E> {
+                ByteSize::parse(text).map_err(E::custom)
+            }
         }
-        match Written::deserialize(deserializer)
-            .map_err(|_| de::Error::custom("expected a size like \"64MiB\""))?
-        {
-            Written::Number(bytes) => Ok(ByteSize(bytes)),
-            Written::Text(text) => ByteSize::parse(&text).map_err(de::Error::custom),
-        }
+        deserializer.deserialize_any(Written)
     }
 }
 
 impl<'de> Deserialize<'de> for Interval {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Interval, D::Error> {
-        let text = String::deserialize(deserializer)
-            .map_err(|_| de::Error::custom("expected a time in quotes, like \"500ms\""))?;
-        Interval::parse(&text).map_err(de::Error::custom)
+        struct Written;
+        impl Visitor<'_> for Written {
+            type Value = Interval;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time in quotes, like \"500ms\"")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Interval, E> {
+                Interval::parse(text).map_err(E::custom)
+            }
+        }
+        deserializer.deserialize_str(Written)
     }
 }
 

@@ -19,7 +19,7 @@ pub struct Section<'a> {
     pub example: &'a str,
 }
 
-/// Checks a section that has these keys. A string from the environment that stands for a number,
+/// Checks a section that has these keys. A string with variables in it that stands for a number,
 /// `true` or `false` becomes one.
 pub fn section(document: &mut Document, section: Section<'_>, keys: &[Field], value: &mut Value) {
     let mut validator = Validator { document, section };
@@ -73,13 +73,13 @@ impl Validator<'_> {
         }
         for key in keys.iter().filter(|key| key.required && !fields.contains_key(&key.name)) {
             let message = format!("missing key `{}` in {}", key.name, self.label(&format!("{at}/-")));
-            let help = format!("add: {}", self.line_to_add(key, at));
+            let help = self.line_to_add(key, at);
             self.document.missing(at, &key.name, message, help);
         }
     }
 
     fn value(&mut self, shape: &Shape, value: &mut Value, at: &str) {
-        if self.document.from_variable(at).is_some()
+        if self.document.is_interpolated(at)
             && let Some(converted) = convert(shape, value)
         {
             self.document.hide_also(at, &converted.to_string());
@@ -137,7 +137,7 @@ impl Validator<'_> {
                         None => {
                             let message =
                                 format!("missing key `{tag}` in {}", self.label(&format!("{at}/-")));
-                            let help = format!("add: {}", self.line_to_add(&tag_field, at));
+                            let help = self.line_to_add(&tag_field, at);
                             self.document.missing(at, tag, message, help);
                         }
                     },
@@ -154,9 +154,8 @@ impl Validator<'_> {
     fn range(&mut self, number: Option<f64>, min: Option<f64>, max: Option<f64>, value: &Value, at: &str) {
         let Some(number) = number else { return };
         let limit = match (min, max) {
-            (Some(min), Some(max)) if number < min || number > max => format!("between {min} and {max}"),
-            (Some(min), None) if number < min => format!("at least {min}"),
-            (None, Some(max)) if number > max => format!("at most {max}"),
+            (Some(min), _) if number < min => format!("at least {min}"),
+            (_, Some(max)) if number > max => format!("at most {max}"),
             _ => return,
         };
         let shown = self.document.show(at, value);
@@ -165,15 +164,14 @@ impl Validator<'_> {
 
     fn wrong_kind(&mut self, shape: &Shape, value: &Value, at: &str) {
         let name = at.rsplit('/').next().unwrap_or_default();
+        let is_section = self.section.at.is_empty() && at.matches('/').count() == 1;
         let help = match (shape, value) {
             (Shape::Size, Value::String(_)) => Some(ByteSize::ALLOWED.to_owned()),
             (Shape::Time, _) => Some(Interval::ALLOWED.to_owned()),
-            (Shape::List(_), Value::Object(_)) if at.matches('/').count() == 1 => {
+            (Shape::List(inner), _) if is_section && matches!(**inner, Shape::Map(_)) => {
                 Some(format!("there may be several: write [[{name}]]"))
             }
-            (Shape::Table(_) | Shape::Map(_), Value::Array(_)) if at.matches('/').count() == 1 => {
-                Some(format!("there is one: write [{name}]"))
-            }
+            (Shape::Map(_), _) if is_section => Some(format!("there is one: write [{name}]")),
             (Shape::Text, Value::Number(_) | Value::Bool(_)) => Some("put it in quotes".into()),
             (Shape::List(_), _) => Some(format!("write {name} = [...]")),
             _ => None,
@@ -216,9 +214,14 @@ impl Validator<'_> {
             .flatten()
             // A value that goes on over more lines would not stand alone.
             .filter(|line| toml::from_str::<toml::Table>(line).is_ok());
-        match from_example {
-            Some(line) => line.to_owned(),
-            None => format!("{} = {}", key.name, sample(&key.shape)),
+        let is_section = |shape: &Shape| at.is_empty() && matches!(shape, Shape::Map(_));
+        match (from_example, &key.shape) {
+            (Some(line), _) => format!("add: {line}"),
+            (None, shape) if is_section(shape) => format!("add:\n[{}]\ntype = \"...\"", key.name),
+            (None, Shape::List(shape)) if is_section(shape) => {
+                format!("add:\n[[{}]]\ntype = \"...\"", key.name)
+            }
+            (None, shape) => format!("add: {} = {}", key.name, sample(shape)),
         }
     }
 }
@@ -353,7 +356,7 @@ mod tests {
                 "1: missing key `path` in [s] | add: path = \"data/in\" # where".to_owned(),
                 format!("2: unknown key `pth` in [s] | did you mean `path`?\nallowed: {keys}"),
                 "3: `batch` must be at least 1, found 0 | ".into(),
-                "4: `port` must be between 0 and 65535, found 70000 | ".into(),
+                "4: `port` must be at most 65535, found 70000 | ".into(),
                 "5: `follow` must be true or false, found \"yes\" | ".into(),
                 format!(
                     "6: `size` must be a size like \"64MiB\", found \"3 apples\" | {}",
@@ -371,9 +374,10 @@ mod tests {
 
     #[test]
     fn a_string_from_the_environment_may_be_a_number() {
-        let (value, told) = check("path = '${PORT}'\nport = '${PORT}'\nfollow = '${YES}'\n");
+        let (value, told) =
+            check("path = '${PORT}'\nport = '${PORT}'\nfollow = '${YES}'\nbatch = '${NO:-7}'\n");
         assert_eq!(told, [""; 0]);
-        assert_eq!(value, json!({ "path": "8080", "port": 8080, "follow": true }));
+        assert_eq!(value, json!({ "path": "8080", "port": 8080, "follow": true, "batch": 7 }));
         let (_, told) = check("path = 'x'\nport = '8080'\n");
         assert_eq!(told, ["3: `port` must be a whole number, found \"8080\" | "]);
     }

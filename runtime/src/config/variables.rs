@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::plugin::PluginEngine;
 
 /// What is around a pipeline file: variables, and what the command line says of all pipelines.
 #[derive(Clone, Debug, Default)]
@@ -9,6 +12,8 @@ pub struct Environment {
     variables: Variables,
     /// `--data-dir`: each pipeline has the folder of its name in it.
     pub data_dir: Option<PathBuf>,
+    /// Loads plugins and tries their configuration; without one they are believed.
+    pub engine: Option<Arc<PluginEngine>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -27,7 +32,7 @@ impl Environment {
     /// One with these variables and no others.
     pub fn given(variables: &[(&str, &str)]) -> Environment {
         let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
-        Environment { variables: Variables::Given(variables.collect()), data_dir: None }
+        Environment { variables: Variables::Given(variables.collect()), ..Environment::default() }
     }
 
     /// `None` if it is not set.
@@ -82,6 +87,8 @@ impl VariableError {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Interpolated {
     pub text: String,
+    /// Whether any was in it, even if its default was taken.
+    pub had_variable: bool,
     /// Variables of the environment that are in it, with their values; defaults do not count.
     pub from: Vec<(String, String)>,
 }
@@ -118,6 +125,7 @@ pub fn interpolate(text: &str, environment: &Environment) -> Result<Interpolated
             errors.push(VariableError::Malformed(from[..=end].to_owned()));
             continue;
         }
+        done.had_variable = true;
         match (environment.variable(name), default) {
             (Err(error), _) => errors.push(error),
             (Ok(Some(value)), None) => {

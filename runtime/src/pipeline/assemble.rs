@@ -33,7 +33,17 @@ pub fn assemble(
     replay: Option<OpenSource>,
 ) -> anyhow::Result<Parts> {
     let config::Pipeline {
-        name, base, ordering, source, plugins, sinks, retry, dead_letters, settings, ..
+        name,
+        base,
+        ordering,
+        source,
+        plugins,
+        loaded_plugins,
+        sinks,
+        retry,
+        dead_letters,
+        settings,
+        ..
     } = pipeline;
     let budget = Arc::new(Budget::new(settings.budget.as_usize()));
     let lanes = settings.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -52,8 +62,11 @@ pub fn assemble(
             Box::new(SinkWriter::new(sink as Box<dyn Sink>, common.batch.unwrap_or(traits.default_batch)))
         }
     };
-    let loaded =
-        (plugins.iter()).map(|spec| Ok(host.engine.check(spec)?)).collect::<anyhow::Result<Vec<Plugin>>>()?;
+    let loaded = if loaded_plugins.len() == plugins.len() {
+        loaded_plugins
+    } else {
+        (plugins.iter()).map(|spec| Ok(host.engine.check(spec)?)).collect::<anyhow::Result<Vec<Plugin>>>()?
+    };
     let sinks = sinks.into_iter().map(open_sink).collect::<anyhow::Result<Vec<SinkPart>>>()?;
     let rows = source.common.batch;
     let source_kind = source.kind;

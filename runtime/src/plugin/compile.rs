@@ -159,7 +159,7 @@ fn compile_apart(compiler: &Path, folder: &Path, code: &Code) -> Result<NamedTem
         .stderr(Stdio::piped())
         .spawn()
         .map_err(not_started)?;
-    let (status, complaint) = wait(&mut child).map_err(not_started)?;
+    let (status, complaint) = wait(&mut child, TIME).map_err(not_started)?;
     let smaller =
         "make it smaller, or find out whether a dependency makes functions of unusual size".to_owned();
     match status {
@@ -187,7 +187,7 @@ fn ended(status: ExitStatus) -> String {
 }
 
 /// Waits for a child until its time is up; `None` if it was.
-fn wait(child: &mut Child) -> io::Result<(Option<ExitStatus>, String)> {
+fn wait(child: &mut Child, time: Duration) -> io::Result<(Option<ExitStatus>, String)> {
     let stderr = child.stderr.take();
     let (sender, receiver) = mpsc::channel();
     // Its end of the pipe closes when it ends, however it does.
@@ -200,7 +200,7 @@ fn wait(child: &mut Child) -> io::Result<(Option<ExitStatus>, String)> {
         }
         let _ = sender.send(String::from_utf8_lossy(&complaint).into_owned());
     })?;
-    match receiver.recv_timeout(TIME) {
+    match receiver.recv_timeout(time) {
         Ok(complaint) => Ok((Some(child.wait()?), complaint)),
         Err(_) => {
             child.kill()?;
@@ -247,4 +247,17 @@ fn set_limits() -> io::Result<()> {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p7_a_compiler_that_takes_too_long_is_killed() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (status, _) = wait(&mut child, Duration::from_millis(20)).unwrap();
+        assert!(status.is_none());
+        assert!(child.try_wait().unwrap().is_some(), "it still runs");
+    }
 }

@@ -102,6 +102,12 @@ impl PluginEngine {
     }
 }
 
+impl std::fmt::Debug for PluginEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PluginEngine").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
 /// An engine that can only compile, for the process that does nothing else. Its code runs in
 /// [`PluginEngine`]: the kind of allocation is not compiled in.
 pub(super) fn compiling_engine() -> anyhow::Result<Engine> {

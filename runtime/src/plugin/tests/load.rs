@@ -175,3 +175,25 @@ fn a_damaged_cache_entry_is_compiled_again() {
     let error = engine.check(&spec).map(drop).unwrap_err().to_string();
     assert!(error.contains("the compiler for") && error.contains("could not be started"), "{error}");
 }
+
+#[test]
+fn a_compiler_that_dies_is_told_and_ends_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = spec(&answering(&Answer { verdicts: vec![4], ..Answer::default() }));
+    for (script, words) in [
+        ("kill -9 $$", "ended with signal 9"),
+        (
+            "echo memory allocation of 7 bytes failed >&2; exit 101",
+            "ended with exit code 101: memory allocation",
+        ),
+        ("echo is no good >&2; exit 3", "cannot be loaded: is no good"),
+        ("exit 0", "cannot be loaded"),
+    ] {
+        let compiler = folder.path().join("compiler");
+        std::fs::write(&compiler, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&compiler, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let settings = EngineSettings { cache_dir: folder.path().join("cache"), compiler: Some(compiler) };
+        let error = PluginEngine::new(settings).unwrap().check(&spec).map(drop).unwrap_err();
+        assert!(error.problems[0].message.contains(words), "{error}");
+    }
+}
