@@ -1,7 +1,10 @@
 //! The command line: one file a verb.
 
 mod check;
+mod checkpoint;
 mod components;
+mod dlq;
+mod output;
 mod run;
 
 use std::path::Path;
@@ -25,6 +28,8 @@ pub struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    Dlq(dlq::Dlq),
+    Checkpoint(checkpoint::Checkpoint),
     Components(components::Components),
     /// Compiles a plugin from standard input to standard output; the host calls it.
     #[command(name = compile::SUBCOMMAND, hide = true)]
@@ -37,6 +42,8 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
+            Command::Dlq(dlq) => dlq.run(),
+            Command::Checkpoint(checkpoint) => checkpoint.run(),
             Command::Components(components) => components.run(),
             Command::CompilePlugin => compile::run(),
         }
@@ -63,4 +70,13 @@ fn load(path: &Path, data_dir: Option<&Path>, engine: Option<&Arc<PluginEngine>>
     environment.data_dir = data_dir.map(Path::to_owned);
     environment.engine = engine.cloned();
     config::load(path, &environment).inspect_err(|report| eprintln!("{report}")).ok()
+}
+
+/// The one pipeline of a file; `None` as for [`load`].
+fn load_one(file: &Path, data_dir: Option<&Path>) -> anyhow::Result<Option<Pipeline>> {
+    let Some(mut pipelines) = load(file, data_dir) else { return Ok(None) };
+    match (pipelines.pop(), pipelines.is_empty()) {
+        (Some(pipeline), true) => Ok(Some(pipeline)),
+        _ => anyhow::bail!("{} is not the file of one pipeline; name one", file.display()),
+    }
 }

@@ -240,7 +240,7 @@ async fn purge_now_and_then(store: DeadLetterStore) {
 
 /// The first SIGTERM or SIGINT stops the pipelines from front to back (P8); a second SIGINT ends the
 /// process at once, which loses nothing either.
-fn stop_on_signals() -> anyhow::Result<CancellationToken> {
+pub(super) fn stop_on_signals() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
     let mut terminate = signal(SignalKind::terminate()).context("SIGTERM cannot be waited for")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("SIGINT cannot be waited for")?;

@@ -32,6 +32,7 @@ use crate::store::folder::SavedCheckpoint;
 
 const PAGE: &str = "/dead-letters/page";
 const END: &str = "/dead-letters/end";
+const COUNT: &str = "/dead-letters/count";
 const PURGE: &str = "/dead-letters/purge";
 const PURGE_EXPIRED: &str = "/dead-letters/purge-expired";
 const REPLAY: &str = "/dead-letters/replay";
@@ -102,6 +103,7 @@ impl SocketServer {
         let router = Router::new()
             .route(PAGE, post(page))
             .route(END, post(end))
+            .route(COUNT, post(count))
             .route(PURGE, post(purge))
             .route(PURGE_EXPIRED, post(purge_expired))
             .route(REPLAY, post(run_replay))
@@ -173,6 +175,11 @@ async fn page(State(serving): State<Serving>, body: Bytes) -> Answer {
 
 async fn end(State(serving): State<Serving>) -> Answer {
     blocking(move || serving.service.store.end()).await
+}
+
+async fn count(State(serving): State<Serving>, body: Bytes) -> Answer {
+    let filter: Filter = serde_json::from_slice(&body)?;
+    blocking(move || serving.service.store.count(&filter)).await
 }
 
 async fn purge(State(serving): State<Serving>, body: Bytes) -> Answer {
@@ -255,6 +262,10 @@ impl Client {
 
     pub async fn end(&self) -> anyhow::Result<Cursor> {
         self.ask(END, &()).await
+    }
+
+    pub async fn count(&self, filter: &Filter) -> anyhow::Result<u64> {
+        self.ask(COUNT, filter).await
     }
 
     pub async fn purge(&self, filter: &Filter) -> anyhow::Result<u64> {

@@ -61,6 +61,7 @@ async fn a_client_sees_and_does_what_the_process_could() {
         [2, 3, 4].map(|n| letter(n).id)
     );
     assert_eq!((&page.letters[0], page.next), (&recent(2), None));
+    assert_eq!(client.count(&Filter::of_id(&letter(3).id)).await.unwrap(), 1);
     assert_eq!(client.purge_expired().await.unwrap(), 1);
     assert_eq!(client.purge(&Filter::of_id(&letter(3).id)).await.unwrap(), 1);
     let checkpoints = client.checkpoints().await.unwrap();
