@@ -13,7 +13,7 @@ use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::State;
 use axum::http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE,
+    AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, EXPECT, RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request as HttpRequest, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -79,27 +79,54 @@ pub struct Door {
 }
 
 async fn receive(State(door): State<Arc<Door>>, request: HttpRequest<Body>) -> Response {
-    door.receive(request).await.unwrap_or_else(Refusal::into_response)
+    let (head, mut body) = request.into_parts();
+    let refusal = match door.receive(&head.headers, &mut body).await {
+        Ok(response) => return response,
+        Err(refusal) => refusal,
+    };
+    // Who waits to be asked for its body does not send it now, and who is slow has had its time.
+    if !head.headers.contains_key(EXPECT) && refusal.status != StatusCode::REQUEST_TIMEOUT {
+        let _ = timeout(door.request_timeout, drain(&mut body)).await;
+    }
+    refusal.into_response()
+}
+
+/// Of the body of a request that is refused, this much is still read: many clients look for an
+/// answer only when all is sent, and would else see nothing but a broken connection.
+const DRAINED_BYTES: usize = 64 << 20;
+
+async fn drain(body: &mut Body) {
+    let mut drained = 0;
+    while drained < DRAINED_BYTES
+        && let Some(Ok(data)) = next_part(body).await
+    {
+        drained += data.len();
+    }
+}
+
+/// The next bytes of a body; none for trailers.
+async fn next_part(body: &mut Body) -> Option<Result<Bytes, axum::Error>> {
+    let frame = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+    Some(frame.map(|frame| frame.into_data().unwrap_or_default()))
 }
 
 impl Door {
     /// The answer, or a refusal of a request of which nothing was taken.
-    async fn receive(&self, request: HttpRequest<Body>) -> Result<Response, Refusal> {
-        let (head, body) = request.into_parts();
-        self.authorize(&head.headers)?;
+    async fn receive(&self, headers: &HeaderMap, body: &mut Body) -> Result<Response, Refusal> {
+        self.authorize(headers)?;
         if self.inbox.is_closing() {
             return Err(stopping());
         }
         if self.budget_is_used_up.load(Ordering::Relaxed) {
             return Err(too_much("the pipeline has as much as it can hold"));
         }
-        if head.headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "compressed bodies are not taken"));
         }
-        let (body, memory) = timeout(self.request_timeout, self.read(&head.headers, body))
+        let (body, memory) = timeout(self.request_timeout, self.read(headers, body))
             .await
             .map_err(|_| refuse(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"))??;
-        let is_batch = is_ndjson(&head.headers);
+        let is_batch = is_ndjson(headers);
         self.check_size(&body, is_batch)?;
 
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -109,8 +136,8 @@ impl Door {
         let request = Request {
             body,
             is_batch,
-            headers: self.kept(&head.headers),
-            key: self.key_header.as_ref().and_then(|name| head.headers.get(name)).cloned(),
+            headers: self.kept(headers),
+            key: self.key_header.as_ref().and_then(|name| headers.get(name)).cloned(),
             received_ms: i64::try_from(since_1970.as_millis()).unwrap_or(i64::MAX),
             ticket,
             answer,
@@ -148,7 +175,7 @@ impl Door {
     async fn read(
         &self,
         headers: &HeaderMap,
-        mut body: Body,
+        body: &mut Body,
     ) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
         let too_large = || {
             let reason = format!("the body is larger than {} bytes", self.max_body_bytes);
@@ -170,10 +197,9 @@ impl Door {
             .sum();
         let mut memory = reserve(head_bytes + announced)?;
         let mut bytes = Vec::with_capacity(announced);
-        while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-            let frame = frame
+        while let Some(data) = next_part(body).await {
+            let data = data
                 .map_err(|error| refuse(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")))?;
-            let Ok(data) = frame.into_data() else { continue };
             let size = bytes.len() + data.len();
             if size > self.max_body_bytes {
                 return Err(too_large());

@@ -354,8 +354,8 @@ async fn what_a_client_no_longer_waits_for_is_not_read() {
 }
 
 /// Posts twice; the one that is refused, and the one that waits.
-async fn post_two(source: &Source, body: &'static str) -> (Answer, JoinHandle<Answer>) {
-    let (mut one, mut other) = (source.post(body), source.post(body));
+async fn post_two(source: &Source, body: impl Fn() -> reqwest::Body) -> (Answer, JoinHandle<Answer>) {
+    let (mut one, mut other) = (source.post(body()), source.post(body()));
     tokio::select! {
         refused = &mut one => (refused.unwrap(), other),
         refused = &mut other => (refused.unwrap(), one),
@@ -365,7 +365,7 @@ async fn post_two(source: &Source, body: &'static str) -> (Answer, JoinHandle<An
 #[tokio::test]
 async fn p6_too_many_requests_are_429() {
     let mut source = open(json!({ "max_pending": 1 })).await;
-    let (refused, waiting) = post_two(&source, "x").await;
+    let (refused, waiting) = post_two(&source, || "x".into()).await;
     assert_eq!((refused.status, &refused.headers["retry-after"]), (429, &HeaderValue::from_static("1")));
     source.deliver().await;
     assert_eq!(waiting.await.unwrap().status, 200);
@@ -374,8 +374,9 @@ async fn p6_too_many_requests_are_429() {
 #[tokio::test]
 async fn p6_too_many_bytes_are_429_until_they_are_read() {
     let mut source = open(json!({ "max_pending_bytes": 4000, "max_body_bytes": 3000 })).await;
-    let body: &str = Box::leak("x".repeat(2500).into_boxed_str());
-    for _ in 0..2 {
+    let body = "x".repeat(2500);
+    let bodies: [&dyn Fn() -> reqwest::Body; 2] = [&|| body.clone().into(), &|| chunked(body.clone())];
+    for body in bodies.into_iter().cycle().take(4) {
         let (refused, waiting) = post_two(&source, body).await;
         assert_eq!(refused.status, 429, "{refused:?}");
         source.deliver().await;
@@ -404,9 +405,12 @@ fn chunked(body: String) -> reqwest::Body {
 #[tokio::test]
 async fn what_is_too_large_is_413() {
     let limits = json!({ "max_body_bytes": 3000, "max_pending_bytes": 8000, "max_batch_messages": 3 });
+    // Some clients look for an answer only when all is sent.
     let mut source = open_with(limits, "raw", |context| context.max_message_bytes = 2000).await;
     assert_eq!(source.post("x".repeat(2001)).await.unwrap().status, 413);
     assert_eq!(source.post("x".repeat(3001)).await.unwrap().status, 413);
+    assert_eq!(source.post("x".repeat(30_000_000)).await.unwrap().status, 413);
+    assert_eq!(source.post(chunked("x".repeat(30_000_000))).await.unwrap().status, 413);
     assert_eq!(source.post(chunked("x".repeat(3001))).await.unwrap().status, 413);
     assert_eq!(source.post_batch("1\n2\n\n3\n4").await.unwrap().status, 413);
     for body in [reqwest::Body::from("x".repeat(2000)), chunked("x".repeat(2000))] {
@@ -414,6 +418,15 @@ async fn what_is_too_large_is_413() {
         assert_eq!(source.deliver().await, ["x".repeat(2000)]);
         assert_eq!(answer.await.unwrap().status, 200);
     }
+}
+
+#[tokio::test]
+async fn who_asks_first_need_not_send_what_is_refused() {
+    let source = open(json!({ "max_body_bytes": 3000 })).await;
+    let mut stream = source.connect().await;
+    let head = b"POST /in HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 3001\r\n\r\n";
+    stream.write_all(head).await.unwrap();
+    assert!(answer_on(&mut stream).await.starts_with("HTTP/1.1 413"));
 }
 
 #[tokio::test]
