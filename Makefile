@@ -41,7 +41,7 @@ docs: build
 
 lint: plugins
 	cargo fmt --all --check
-	cargo clippy --release --locked --workspace --all-targets -- --deny warnings
+	cargo clippy --locked --workspace --all-targets -- --deny warnings
 
 clean:
 	cargo clean

@@ -156,8 +156,7 @@ path = "out.ndjson"
             std::thread::spawn(move || {
                 let runtime =
                     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                let http =
-                    http_client();
+                let http = http_client();
                 let mut next = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let body = format!(r#"{{"client":{client},"number":{next}}}"#);

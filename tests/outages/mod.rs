@@ -66,7 +66,6 @@ async fn take(State(world): State<Arc<World>>, body: Bytes) -> Response {
     }
 }
 
-
 async fn metrics(address: &str) -> String {
     let client = http_client();
     let response =

@@ -59,7 +59,7 @@ struct Line<'a> {
 
 impl Show {
     fn run(self) -> anyhow::Result<ExitCode> {
-        let Some(pipelines) = super::load(&self.path, self.data_dir.as_deref()) else {
+        let Some(pipelines) = super::load(&self.path, self.data_dir.as_deref(), None) else {
             return Ok(ExitCode::FAILURE);
         };
         let mut output = Output::new();

@@ -74,7 +74,7 @@ fn load(path: &Path, data_dir: Option<&Path>, engine: Option<&Arc<PluginEngine>>
 
 /// The one pipeline of a file; `None` as for [`load`].
 fn load_one(file: &Path, data_dir: Option<&Path>) -> anyhow::Result<Option<Pipeline>> {
-    let Some(mut pipelines) = load(file, data_dir) else { return Ok(None) };
+    let Some(mut pipelines) = load(file, data_dir, None) else { return Ok(None) };
     match (pipelines.pop(), pipelines.is_empty()) {
         (Some(pipeline), true) => Ok(Some(pipeline)),
         _ => anyhow::bail!("{} is not the file of one pipeline; name one", file.display()),
