@@ -61,7 +61,7 @@ pub mod testing {
 
     impl Certificates {
         /// `ca.pem`; `server.pem` and `server.key` for 127.0.0.1; `client.pem` and `client.key`.
-        pub fn new() -> Certificates {
+        pub fn make() -> Certificates {
             let folder = tempfile::tempdir().unwrap();
             let write = |name: &str, pem: String| std::fs::write(folder.path().join(name), pem).unwrap();
             let mut authority = CertificateParams::new(Vec::new()).unwrap();

@@ -6,11 +6,10 @@
 import { createHmac } from "node:crypto";
 import { readFileSync } from "node:fs";
 import Ajv from "ajv";
-import addFormats from "ajv-formats";
 
 const [webhooks, schemaFile] = process.argv.slice(2);
-const ajv = new Ajv({ strict: false });
-addFormats(ajv);
+// As in the pipeline, "format" is an annotation, which is what draft-07 says where nothing else is asked.
+const ajv = new Ajv({ strict: false, validateFormats: false });
 const isValid = ajv.compile(JSON.parse(readFileSync(schemaFile, "utf8")));
 
 function judge({ headers, payload }) {

@@ -168,13 +168,13 @@ impl Document {
     }
 
     /// What is printed in place of this value, if it came from the environment.
-    pub fn from_variable(&self, pointer: &str) -> Option<&str> {
+    pub fn variable_of(&self, pointer: &str) -> Option<&str> {
         self.tainted.get(pointer).map(|taint| taint.shown.as_str())
     }
 
     /// A value as a message may show it.
     pub fn show(&self, pointer: &str, value: &Value) -> String {
-        if let Some(shown) = self.from_variable(pointer) {
+        if let Some(shown) = self.variable_of(pointer) {
             return shown.to_owned();
         }
         match value {

@@ -65,7 +65,7 @@ fn tell_same_names(checked: &mut [(Document, Option<Pipeline>)]) {
         let Some(name) = document.value.get("name").and_then(|name| name.as_str()).map(String::from) else {
             continue;
         };
-        if document.from_variable("/name").is_some() {
+        if document.variable_of("/name").is_some() {
             continue;
         }
         match first.get(&name) {

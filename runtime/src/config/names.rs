@@ -12,7 +12,7 @@ const MAX_BYTES: usize = 64;
 /// A name as it stands in the file, if it is a good one.
 pub fn read(document: &mut Document, at: &str, value: Option<&Value>) -> Option<String> {
     let name = value?.as_str()?;
-    if document.from_variable(at).is_some() {
+    if document.variable_of(at).is_some() {
         let message = "a name cannot come from a variable, for names are printed";
         document.problem(at, Mark::Value, message, Some("write it out".into()));
         return None;

@@ -148,7 +148,7 @@ fn component<T>(
         Some(Value::String(kind)) => {
             let found = table.iter().find(|spec| name(spec) == kind);
             if found.is_none() {
-                let visible = document.from_variable(&at).is_none().then_some(kind.as_str());
+                let visible = document.variable_of(&at).is_none().then_some(kind.as_str());
                 let message =
                     format!("unknown type {} in {}", document.show(&at, &value["type"]), section.label);
                 document.problem(&at, Mark::Value, message, Some(allowed(visible, known())));
@@ -181,7 +181,7 @@ fn codec<T>(
         Some(Value::String(name)) => match find(&name) {
             Some(spec) => typed(document, &at, Value::Object(Map::new()), half(spec)),
             None => {
-                let visible = document.from_variable(&at).is_none().then_some(name.as_str());
+                let visible = document.variable_of(&at).is_none().then_some(name.as_str());
                 let help = allowed(visible, CODECS.iter().map(|spec| spec.name));
                 let shown = document.show(&at, &Value::String(name.clone()));
                 document.problem(&at, Mark::Value, format!("unknown codec {shown}"), Some(help));

@@ -99,7 +99,7 @@ impl Validator<'_> {
             (Shape::OneOf(words), Value::String(word)) => {
                 if !words.iter().any(|known| known.word == *word) {
                     let known: Vec<&str> = words.iter().map(|known| known.word.as_str()).collect();
-                    let visible = self.document.from_variable(at).is_none().then_some(word.as_str());
+                    let visible = self.document.variable_of(at).is_none().then_some(word.as_str());
                     let help = allowed(visible, known);
                     let shown = self.document.show(at, value);
                     self.tell(at, format!("{} cannot be {shown}", self.name(at)), Some(help));

@@ -87,9 +87,7 @@ fn what_is_no_plugin_is_told_what_it_is() {
 fn p7_imports_that_no_plugin_is_granted() {
     // The interfaces of the contract, and one more.
     let with_import = |import: &str, call: &str| {
-        let wit = WIT
-            .replace("world plugin {", &format!("world plugin {{ import {import};"))
-            .replace("package millstream:plugin@0.1.0;", "package millstream:plugin@0.1.0;")
+        let wit = WIT.replace("world plugin {", &format!("world plugin {{ import {import};"))
             + &format!(
                 "package {} {{ interface now {{ get: func() -> u32; }} }}",
                 import.replace("/now", "")

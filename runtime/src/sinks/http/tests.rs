@@ -592,7 +592,7 @@ fn tls_sink(certificates: &Certificates, address: SocketAddr, tls: Value) -> Box
 
 #[tokio::test]
 async fn a_server_is_trusted_by_its_authority_only() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make();
     let address = https(&certificates, false);
     let mut trusting = tls_sink(&certificates, address, json!({ "ca_file": "ca.pem" }));
     assert_eq!(outcomes(&mut *trusting, &batch(&["a"])).await, "D");
@@ -608,7 +608,7 @@ async fn a_server_is_trusted_by_its_authority_only() {
 
 #[tokio::test]
 async fn we_are_known_by_our_certificate() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make();
     let address = https(&certificates, true);
     let known = json!({ "ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key" });
     let mut known = tls_sink(&certificates, address, known);
@@ -681,7 +681,7 @@ fn p9_all_that_is_wrong_is_told_at_once() {
 
 #[test]
 fn what_is_wrong_with_certificates_is_told_with_the_file() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make();
     let folder = certificates.folder.path();
     std::fs::write(folder.join("empty.pem"), "").unwrap();
     let check = |tls: Value| {

@@ -540,7 +540,7 @@ async fn p6_connections_beyond_the_limit_are_closed() {
 
 #[tokio::test]
 async fn speaks_tls() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make();
     let tls = json!({ "tls": { "cert_file": "server.pem", "key_file": "server.key" } });
     let mut source =
         open_with(tls, "raw", |context| context.base = certificates.folder.path().to_owned()).await;
@@ -671,7 +671,7 @@ async fn positions_are_never_used_again() {
 
 #[test]
 fn p9_all_that_is_wrong_is_told_at_once() {
-    let certificates = Certificates::new();
+    let certificates = Certificates::make();
     let check = |config: Value, codec: &str| {
         let mut context = testing::context(codec, "{}", &Arc::default());
         context.base = certificates.folder.path().to_owned();
