@@ -55,7 +55,7 @@ fn not_an_order(error: serde_json::Error) -> Failure {
 
 /// An order of about 300 bytes of JSON; [`keeps`] keeps every second one.
 pub fn order(number: u64) -> Vec<u8> {
-    let status = if number % 2 == 0 { "paid" } else { "open" };
+    let status = if number.is_multiple_of(2) { "paid" } else { "open" };
     format!(
         concat!(
             r#"{{"id":"ord-{number:08}","customer":"cust-{customer:05}","email":"cust-{customer:05}@example.com","#,
