@@ -2,13 +2,12 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 BINARY = $(CARGO_TARGET_DIR)/release/millstream
 
-.PHONY: help demo test soak bench docs lint plugins build clean
+.PHONY: help demo test soak docs lint plugins build clean
 
 help:
 	@echo "make demo     build, run the example over real webhooks, show what came of it"
 	@echo "make test     all tests"
 	@echo "make soak     the tests that kill, fail and press, with all their rounds"
-	@echo "make bench    speed, as ratios to a native control in the same run"
 	@echo "make lint     format and clippy, warnings as errors"
 	@echo "make docs     write the reference under runtime/docs anew"
 	@echo "make build    the binary, at target/release/millstream"
@@ -32,9 +31,6 @@ test: plugins
 
 soak: plugins
 	MILLSTREAM_SOAK=1 cargo test --release --locked --package millstream --test e2e -- --nocapture
-
-bench: plugins
-	cargo bench --locked --package millstream
 
 docs: build
 	$(BINARY) components --write runtime/docs/reference
