@@ -23,15 +23,14 @@ config.default = ["out"]
 config.rules = []
 "#;
 
-/// Number of the last record that is committed.
+/// How many records are committed: none before the first commit.
 fn committed(folder: &Folder) -> u64 {
     let data =
         DataFolder::open(&folder.path(".millstream/worker"), "worker").expect("nobody has it any more");
     let saved = data.saved_checkpoints().expect("the checkpoints can be read");
     saved.first().map_or(0, |saved| {
-        saved.checkpoint["record"]
-            .as_u64()
-            .unwrap_or_else(|| panic!("a checkpoint without record: {saved:?}"))
+        let record = &saved.checkpoint["files"][0]["record"];
+        record.as_u64().unwrap_or_else(|| panic!("a checkpoint without record: {saved:?}"))
     })
 }
 
