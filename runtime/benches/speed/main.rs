@@ -1,0 +1,129 @@
+//! Speed and memory beside native controls: `cargo bench`.
+//!
+//! Each figure is measured in turns with its control, round by round in one run, so that what else
+//! the machine does meets both. What is printed is the median of the rounds' ratios, with the
+//! lowest and the highest. The functions in the sandbox and in the controls are the same ones, of
+//! `tests/guests/bench`.
+//!
+//!     cargo bench                          all
+//!     cargo bench -- boundary whole        those whose name holds one of these words
+
+mod in_memory;
+mod process;
+mod rounds;
+mod whole;
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use millstream::message::{Batch, BatchBuilder, HeaderSpan, Position, Span};
+use millstream::observe::metrics::Metrics;
+use millstream::plugin::{
+    EngineSettings, Grants, Instance, Limits, PluginCode, PluginEngine, PluginScope, PluginSpec,
+};
+use millstream_bench::{keeps, order, transform};
+
+use rounds::Bench;
+
+/// Messages of a batch: what sources read at once by default.
+const BATCH: usize = 256;
+/// Batches of a round: 50,000 messages take some 20 ms.
+const BATCHES: usize = 200;
+
+fn main() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let mut bench = Bench::from_arguments();
+    let engine = engine(folder.path())?;
+    println!("messages of {} bytes, batches of {BATCH}, all limits on", order(12).len());
+    plugins(&mut bench, &engine)?;
+    in_memory::engine_beside_plugins(&mut bench, &engine, folder.path())?;
+    whole::file_to_file(&mut bench, &engine, folder.path())?;
+    process::idle_and_start(&mut bench, folder.path())
+}
+
+/// A plugin's own time and the boundary, without a pipeline.
+fn plugins(bench: &mut Bench, engine: &Arc<PluginEngine>) -> anyhow::Result<()> {
+    let orders: Vec<Vec<u8>> = (0..BATCH as u64).map(order).collect();
+    let batch = batch_of(&orders, 0);
+    let messages = BATCH * BATCHES;
+    let mut native_filter = || {
+        for order in std::iter::repeat_n(&orders, BATCHES).flatten() {
+            black_box(keeps(black_box(order)).is_ok_and(|keeps| keeps));
+        }
+    };
+    let mut out = Vec::new();
+    let mut native_transform = || {
+        for _ in 0..BATCHES {
+            out.clear();
+            for order in &orders {
+                let event = transform(black_box(order)).expect("an order");
+                serde_json::to_writer(&mut out, &event).expect("a vector takes all");
+            }
+            black_box(&out);
+        }
+    };
+    let mut sandboxed = |mode: &str| -> anyhow::Result<_> {
+        let mut instance = instance(engine, mode)?;
+        let batch = batch.clone();
+        Ok(move || {
+            for _ in 0..BATCHES {
+                black_box(instance.process(batch.clone(), 0).expect("the plugin runs"));
+            }
+        })
+    };
+    bench.pair(
+        "boundary: identity plugin / native filter",
+        messages,
+        sandboxed("identity")?,
+        &mut native_filter,
+    );
+    bench.pair("plugin: filter / native filter", messages, sandboxed("filter-json")?, &mut native_filter);
+    bench.pair(
+        "plugin: transform / native transform",
+        messages,
+        sandboxed("transform-json")?,
+        &mut native_transform,
+    );
+    Ok(())
+}
+
+fn engine(folder: &Path) -> anyhow::Result<Arc<PluginEngine>> {
+    // Our own code, compiled here: the compiling process is for strangers'.
+    PluginEngine::new(EngineSettings { cache_dir: folder.join("cache"), compiler: None })
+}
+
+fn guest() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins/bench.wasm")
+}
+
+fn instance(engine: &Arc<PluginEngine>, mode: &str) -> anyhow::Result<Instance> {
+    let spec = PluginSpec {
+        step: mode.to_owned(),
+        code: PluginCode::File(guest()),
+        config: serde_json::json!({ "mode": mode }),
+        limits: Limits::default(),
+        grants: Grants::default(),
+        sha256: None,
+    };
+    let metrics = Metrics::new().plugin("bench", mode);
+    engine.check(&spec)?.instantiate(PluginScope {
+        pipeline: "bench".into(),
+        source: "bench".into(),
+        metrics,
+    })
+}
+
+/// Messages as a file source makes them: one arena, payloads that lie in it.
+fn batch_of(payloads: &[Vec<u8>], first_offset: u64) -> Batch {
+    let mut builder = BatchBuilder::new();
+    let arena = builder.arena(payloads.concat().into());
+    let mut start = 0;
+    for (offset, payload) in (first_offset..).zip(payloads) {
+        let span = Span::new(arena, start, payload.len() as u32);
+        start += payload.len() as u32;
+        let position = Position { partition: 0, offset: offset + 1, record: offset + 1 };
+        builder.push(span, Span::ABSENT, &[] as &[HeaderSpan], 0, position);
+    }
+    builder.finish()
+}
