@@ -185,6 +185,11 @@ impl StartFailure {
     fn problem(self, spec: &PluginSpec, at: &str) -> Problem {
         match self {
             StartFailure::Config(ConfigError { field, message }) => {
+                // The report cannot point at what is not in the file, so the message names it.
+                let message = match spec.config.pointer(&field) {
+                    Some(_) => message,
+                    None => format!("`config{}`: {message}", dotted(&field)),
+                };
                 Problem::new(format!("/config{field}"), message)
             }
             StartFailure::Fault(Fault { kind: FaultKind::OutOfMemory, message }) => {
@@ -196,6 +201,11 @@ impl StartFailure {
             }
         }
     }
+}
+
+/// A JSON pointer as keys of TOML.
+fn dotted(pointer: &str) -> String {
+    pointer.replace('/', ".").replace("~1", "/").replace("~0", "~")
 }
 
 impl Live {

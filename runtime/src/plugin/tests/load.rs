@@ -117,7 +117,13 @@ fn a_bad_configuration_names_its_field() {
     let data = "(data (i32.const 128) \"\\01\\00\\00\\00\\00\\10\\00\\00\\02\\00\\00\\00\\02\\10\\00\\00\\02\\00\\00\\00\")
         (data (i32.const 4096) \"/ano\")";
     let wasm = guest("(call $pass (local.get $batch))", data);
-    assert_eq!(refusal(&spec(&wasm)), ("/config/a".into(), "no".into(), String::new()));
+    let given = PluginSpec { config: serde_json::json!({ "a": 1 }), ..spec(&wasm) };
+    assert_eq!(refusal(&given), ("/config/a".into(), "no".into(), String::new()));
+    // What is not there has no place of its own: the message names it.
+    for config in [serde_json::json!({ "b": 1 }), serde_json::Value::Null] {
+        let missing = PluginSpec { config, ..spec(&wasm) };
+        assert_eq!(refusal(&missing), ("/config/a".into(), "`config.a`: no".into(), String::new()));
+    }
 }
 
 #[test]
