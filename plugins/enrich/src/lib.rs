@@ -29,7 +29,7 @@ pub struct Config {
     target: String,
     /// The fields of the row that are taken, in this order; without it the whole row.
     fields: Option<Vec<String>>,
-    /// What becomes of a message that has no key, or whose key has no row.
+    /// What becomes of a message that has no key, whose key has no row, or whose payload is null.
     #[serde(default)]
     on_missing: OnMissing,
 }
@@ -92,6 +92,9 @@ impl Plugin for Enrich {
             }
             Key::Header(name) => KeyPlace::Header(name),
             Key::Pointer(pointer) => {
+                if pointer.split('/').any(|step| step == "*") {
+                    return Err(ConfigError::at("/key/pointer", "is one place; `*` would be many"));
+                }
                 let mut pointers = Pointers::default();
                 pointers
                     .push(&pointer)
@@ -99,8 +102,8 @@ impl Plugin for Enrich {
                 KeyPlace::Payload(pointers)
             }
         };
-        if config.fields.as_ref().is_some_and(Vec::is_empty) {
-            return Err(ConfigError::at("/fields", "name at least one, or remove this for the whole row"));
+        if let Some(fields) = &config.fields {
+            check_fields(fields)?;
         }
         let target = Target::new(&config.target).map_err(|what| ConfigError::at("/target", what))?;
         // Asks for nothing, only whether it may: better now than for each message.
@@ -141,7 +144,7 @@ impl Process for Enrich {
 }
 
 impl Enrich {
-    /// `None` if the message has no key, or is a null payload, which nothing can be put into.
+    /// `None` if the message has no key, or a null payload, which no row can be put into.
     fn key_of<'a>(&self, message: &Message<'a>) -> Result<Option<Cow<'a, [u8]>>, Failure> {
         let Some(payload) = message.payload() else { return Ok(None) };
         let pointers = match &self.key {
@@ -161,19 +164,9 @@ impl Enrich {
         rows: &Found,
         out: &mut Output,
     ) -> Result<Verdict, Failure> {
-        let Some(payload) = message.payload() else { return Ok(Verdict::Pass) };
-        let Some(row) = key.and_then(|key| rows.json_text(key)) else {
-            let table = &self.table;
-            return match self.on_missing {
-                OnMissing::Pass => Ok(Verdict::Pass),
-                OnMissing::Drop => Ok(Verdict::Drop),
-                OnMissing::Reject if key.is_none() => {
-                    Err(Failure::reject("enrich-missing", format!("no key to look up in table `{table}`")))
-                }
-                OnMissing::Reject => {
-                    Err(Failure::reject("enrich-missing", format!("table `{table}` has no row with its key")))
-                }
-            };
+        let row = key.and_then(|key| rows.json_text(key));
+        let (Some(payload), Some(row)) = (message.payload(), row) else {
+            return self.missing(message, key.is_some());
         };
         let row = self.taken(row)?;
         let place = self.target.find(payload)?;
@@ -185,6 +178,27 @@ impl Enrich {
         writer.push(&payload[place.end..]);
         writer.done();
         Ok(Verdict::Emit)
+    }
+
+    /// What becomes of a message without a row.
+    fn missing(&self, message: &Message<'_>, has_key: bool) -> Result<Verdict, Failure> {
+        if message.payload().is_some() {
+            // A key that is not in the payload says nothing of it, and only JSON is to pass.
+            message.json::<&RawValue>()?;
+        }
+        let table = &self.table;
+        match self.on_missing {
+            OnMissing::Pass => Ok(Verdict::Pass),
+            OnMissing::Drop => Ok(Verdict::Drop),
+            OnMissing::Reject => {
+                let why = match message.payload() {
+                    None => format!("a null payload can take no row of table `{table}`"),
+                    Some(_) if has_key => format!("table `{table}` has no row with its key"),
+                    Some(_) => format!("no key to look up in table `{table}`"),
+                };
+                Err(Failure::reject("enrich-missing", why))
+            }
+        }
     }
 
     /// What of a row is taken, as JSON text.
@@ -207,6 +221,19 @@ impl Enrich {
         }
         taken.push(b'}');
         Ok(Cow::Owned(taken))
+    }
+}
+
+fn check_fields(fields: &[String]) -> Result<(), ConfigError> {
+    if fields.is_empty() {
+        return Err(ConfigError::at("/fields", "name at least one, or remove this for the whole row"));
+    }
+    match (1..fields.len()).find(|&index| fields[..index].contains(&fields[index])) {
+        Some(twice) => Err(ConfigError::at(
+            format!("/fields/{twice}"),
+            "stands in this list already; name each field once",
+        )),
+        None => Ok(()),
     }
 }
 

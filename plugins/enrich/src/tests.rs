@@ -98,6 +98,37 @@ fn what_is_missing_passes_is_rejected_or_dropped() {
 }
 
 #[test]
+fn a_null_payload_can_take_no_row() {
+    let run = |on_missing: &str| {
+        let mut plugin = enrich(json!({ "key": { "key": true }, "on_missing": on_missing }));
+        plugin.run_one(Record::null().key("c-1"))
+    };
+    assert_eq!(run("pass"), Outcome::Pass);
+    assert_eq!(run("drop"), Outcome::Drop);
+    let Outcome::Reject { code, text, .. } = run("reject") else { panic!() };
+    assert_eq!(code, "enrich-missing");
+    assert_eq!(text, "a null payload can take no row of table `customers`");
+}
+
+#[test]
+fn what_is_not_json_is_rejected_wherever_the_key_is() {
+    for key in [json!({ "key": true }), json!({ "header": "h" }), json!({ "pointer": "/id" })] {
+        for on_missing in ["pass", "reject", "drop"] {
+            let mut plugin = enrich(json!({ "key": key, "on_missing": on_missing }));
+            // Without a key, with one that has no row, and with one that has.
+            for message in [
+                Record::text("{"),
+                Record::text("{}x").key("c-9").header("h", "c-9"),
+                Record::text("").key("7"),
+            ] {
+                let outcome = plugin.run_one(message);
+                assert_eq!(outcome.code(), Some("payload-not-json"), "{key} {on_missing}: {outcome:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn each_message_of_a_batch_has_its_own_row() {
     let id = |id: Value| Record::json(json!({ "customer": { "id": id } }));
     let batch = [id(json!("c-1")), Record::text("{"), Record::null(), id(json!("c-9")), id(json!(7))];
@@ -132,8 +163,10 @@ fn mistakes_of_the_configuration_name_their_field() {
     assert_eq!(error(json!({ "key": { "key": false } })).field, "/key/key");
     assert_eq!(error(json!({ "key": { "header": "" } })).field, "/key/header");
     assert_eq!(error(json!({ "key": { "pointer": "id" } })).field, "/key/pointer");
+    assert_eq!(error(json!({ "key": { "pointer": "/ids/*" } })).field, "/key/pointer");
     assert_eq!(error(json!({ "key": { "column": "id" } })).field, "/key");
     assert_eq!(error(json!({ "fields": [] })).field, "/fields");
+    assert_eq!(error(json!({ "fields": ["id", "name", "id"] })).field, "/fields/2");
     assert_eq!(error(json!({ "on_miss": "drop" })).field, "/on_miss");
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::LookupTable;
 use crate::config::problem::Problem;
@@ -208,59 +209,40 @@ impl Loading<'_> {
         Ok(())
     }
 
-    /// Rows keep their text, so that no number loses digits on the way.
     fn json(&mut self, text: &[u8]) -> Result<(), String> {
-        let line_of = |at: usize| 1 + text[..at].iter().filter(|&&byte| byte == b'\n').count() as u64;
-        let skip = |at: usize| at + text[at..].iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        let not_rows = |at: usize| format!("line {}: is no array of objects", line_of(at));
-        let (mut at, mut line, mut counted) = (skip(0), 1, 0);
-        if text.get(at) != Some(&b'[') {
-            return Err(not_rows(at));
+        let rows: Vec<&RawValue> = serde_json::from_slice(text).map_err(|error| {
+            let what =
+                if error.is_data() { "is no array of objects".to_owned() } else { without_place(&error) };
+            format!("line {}: {what}", error.line())
+        })?;
+        let (mut line, mut counted) = (1, 0);
+        for row in rows {
+            // A row is a slice of the text.
+            let start = row.get().as_ptr() as usize - text.as_ptr() as usize;
+            line += text[counted..start].iter().filter(|&&byte| byte == b'\n').count() as u64;
+            counted = start;
+            self.add_json(row.get().as_bytes(), line)?;
         }
-        at = skip(at + 1);
-        if text.get(at) == Some(&b']') {
-            at += 1;
-        } else {
-            loop {
-                line += text[counted..at].iter().filter(|&&byte| byte == b'\n').count() as u64;
-                counted = at;
-                let mut values =
-                    serde_json::Deserializer::from_slice(&text[at..]).into_iter::<serde::de::IgnoredAny>();
-                match values.next() {
-                    Some(Ok(_)) => {}
-                    Some(Err(error)) => {
-                        let line = line + error.line() as u64 - 1;
-                        return Err(format!("line {line}: {}", without_place(&error)));
-                    }
-                    None => return Err(not_rows(at)),
-                }
-                let end = at + values.byte_offset();
-                self.add_json(&text[at..end], line)?;
-                at = skip(end);
-                match text.get(at) {
-                    Some(b',') => at = skip(at + 1),
-                    Some(b']') => break at += 1,
-                    _ => return Err(format!("line {}: expected , or ]", line_of(at))),
-                }
-            }
-        }
-        match skip(at) {
-            end if end == text.len() => Ok(()),
-            more => Err(format!("line {}: there is more after the array", line_of(more))),
-        }
+        Ok(())
     }
 
+    /// A row keeps its text, so that no number loses digits on the way.
     fn add_json(&mut self, text: &[u8], line: u64) -> Result<(), String> {
-        let row: Value = serde_json::from_slice(text)
-            .map_err(|error| format!("line {}: {}", line + error.line() as u64 - 1, without_place(&error)))?;
-        let Value::Object(row) = row else { return Err(format!("line {line}: is no object")) };
-        let key = match row.get(&self.table.key) {
-            Some(Value::String(key)) => key.clone(),
-            Some(key @ (Value::Number(_) | Value::Bool(_))) => key.to_string(),
-            Some(_) => return Err(format!("line {line}: {:?} is no string or number", self.table.key)),
-            None => return Err(format!("line {line}: has no field {:?}", self.table.key)),
+        let fields: HashMap<String, &RawValue> = serde_json::from_slice(text).map_err(|error| {
+            let what = if error.is_data() { "is no object".to_owned() } else { without_place(&error) };
+            format!("line {}: {what}", line + error.line() as u64 - 1)
+        })?;
+        let name = &self.table.key;
+        let Some(key) = fields.get(name) else { return Err(format!("line {line}: has no field {name:?}")) };
+        let key = match key.get().as_bytes().first() {
+            Some(b'"') => serde_json::from_str(key.get())
+                .map_err(|error| format!("line {line}: {name:?}: {}", without_place(&error)))?,
+            Some(b'{' | b'[' | b'n') | None => {
+                return Err(format!("line {line}: {name:?} is no string or number"));
+            }
+            Some(_) => key.get().to_owned(),
         };
-        self.add(key.as_bytes(), text, line)
+        self.add(key.as_bytes(), &on_one_line(text), line)
     }
 
     fn add(&mut self, key: &[u8], row: &[u8], line: u64) -> Result<(), String> {
@@ -285,6 +267,12 @@ fn csv_error(error: csv::Error) -> String {
         csv::ErrorKind::Utf8 { pos: Some(at), .. } => format!("line {}: is not UTF-8", at.line()),
         _ => error.to_string(),
     }
+}
+
+/// JSON without its line breaks and the indentation behind them. In a string a line break is escaped
+/// (RFC 8259, section 7), so those that stand there are between tokens.
+fn on_one_line(json: &[u8]) -> Vec<u8> {
+    json.split(|byte| matches!(byte, b'\n' | b'\r')).flat_map(<[u8]>::trim_ascii).copied().collect()
 }
 
 /// What is wrong, without the place that serde_json adds: it does not know where the text began.
@@ -315,13 +303,30 @@ mod tests {
                 "[{\"id\":8},{\"n\":123456789012345678901234567890,\"id\":7}]",
                 "{\"n\":123456789012345678901234567890,\"id\":7}",
             ),
+            (
+                "c.json",
+                "[\r\n  {\r\n    \"id\": \"7\",\r\n    \"n\": [ 1.50,\n\t2e3 ],\n\n    \"s\": \" \\n  \"\n  },\n  {\"id\": \"8\"}\n]\n",
+                "{\"id\": \"7\",\"n\": [ 1.50,2e3 ],\"s\": \" \\n  \"}",
+            ),
+            ("b.ndjson", "{\"id\":\r7}\r\n{\"id\":8}\r\n", "{\"id\":7}"),
         ] {
             let rows = load(&table(folder.path(), name, text)).unwrap();
             assert_eq!(rows.get(b"7").map(String::from_utf8_lossy).as_deref(), Some(row), "{name}");
             assert!(rows.get(b"8").is_some(), "{name}");
             assert!(rows.get(b"9").is_none(), "{name}");
         }
-        assert!(load(&table(folder.path(), "empty.json", "[]")).unwrap().by_key.is_empty());
+        assert!(load(&table(folder.path(), "empty.json", " [ ]\n")).unwrap().by_key.is_empty());
+    }
+
+    #[test]
+    fn a_key_is_a_text_or_the_digits_that_stand_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "[{\"id\":1.50},{\"id\":12345678901234567890123},{\"id\":true},{\"id\":\"\\u0061\",\"id\":\"\\u0062\"}]";
+        let rows = load(&table(folder.path(), "a.json", text)).unwrap();
+        let mut keys: Vec<_> =
+            rows.by_key.keys().map(|key| String::from_utf8_lossy(key).into_owned()).collect();
+        keys.sort();
+        assert_eq!(keys, ["1.50", "12345678901234567890123", "b", "true"]);
     }
 
     #[test]
@@ -333,10 +338,15 @@ mod tests {
             ("c.csv", "id\n7\n8\n7\n", "line 4: the key \"7\" stands in line 2 already"),
             ("a.json", "[\n{\"id\":1},\n{\"id\":}]", "line 3: expected value"),
             ("b.json", "[\n{\"id\":1},\n{\"a\":1}]", "line 3: has no field \"id\""),
-            ("c.json", "[{\"id\":1}\n", "line 2: expected , or ]"),
+            ("c.json", "[{\"id\":1}\n", "line 2: EOF while parsing a list"),
             ("d.json", "{\"id\":1}", "line 1: is no array of objects"),
-            ("e.json", "[{\"id\":1}]\n[]", "line 2: there is more after the array"),
-            ("f.json", "[\n", "line 2: is no array of objects"),
+            ("e.json", "[{\"id\":1}]\n[]", "line 2: trailing characters"),
+            ("f.json", "[\n", "line 2: EOF while parsing a list"),
+            ("g.json", "[\n{\"id\":1}\n{\"id\":2}]", "line 3: expected `,` or `]`"),
+            ("h.json", "[\n{\"id\":1},\n{\n\"id\":\n1}]", "line 3: the key \"1\" stands in line 2 already"),
+            ("i.json", "[\n1]", "line 2: is no object"),
+            ("j.json", "[{\"id\":\nnull}]", "line 1: \"id\" is no string or number"),
+            ("k.json", "", "line 1: EOF while parsing a value"),
             ("a.ndjson", "{\"id\":1}\n[1]", "line 2: is no object"),
             ("a.txt", "", "name it .csv, .json or .ndjson"),
         ] {
