@@ -128,8 +128,10 @@ fn config(allocation: InstanceAllocationStrategy) -> Config {
         .max_wasm_stack(STACK_BYTES)
         .wasm_memory64(false)
         .relaxed_simd_deterministic(true)
-        // Names of functions come from the name section; DWARF of a stranger is not read here.
+        // Names of functions come from the name section; DWARF of a stranger is not read here. So
+        // nobody asks which instruction it was, and compiled code is an eighth smaller.
         .wasm_backtrace_details(WasmBacktraceDetails::Disable)
+        .generate_address_map(false)
         .native_unwind_info(false);
     config
 }
