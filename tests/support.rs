@@ -177,19 +177,54 @@ impl Drop for Running {
     }
 }
 
-/// The gauges of one account of the books, from a page of metrics.
-pub fn account(metrics: &str, account: &str) -> Option<u64> {
-    let label = format!("account=\"{account}\"");
-    let line =
-        metrics.lines().find(|line| line.starts_with("millstream_messages{") && line.contains(&label))?;
-    line.rsplit(' ').next()?.parse().ok()
+/// What the admin server of a process answers, its status first; `None` if it has ended, or does not
+/// answer in time.
+pub fn ask(admin: &str, path: &str) -> Option<(u16, String)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let request = http_client().get(format!("http://{admin}{path}")).timeout(Duration::from_secs(5));
+        let response = request.send().await.ok()?;
+        Some((response.status().as_u16(), response.text().await.ok()?))
+    })
 }
 
-/// Checks that the books of a page of metrics balance (P11), and returns what was delivered.
-pub fn balanced(metrics: &str) -> u64 {
-    let of = |name| account(metrics, name).unwrap_or_else(|| panic!("no account {name} in\n{metrics}"));
-    let left = of("received") + of("added");
-    let right = of("delivered") + of("filtered") + of("dead_lettered") + of("returned") + of("in_flight");
-    assert_eq!(left, right, "the books do not balance:\n{metrics}");
-    of("delivered")
+/// The metrics of a running process, in which the books balance (P11); `None` before they are open,
+/// and once it has ended.
+pub fn look(admin: &str) -> Option<String> {
+    let (_, page) = ask(admin, "/metrics")?;
+    metric(&page, "millstream_messages", &["account=\"received\""])?;
+    balanced(&page);
+    Some(page)
+}
+
+/// The number of the one line of a page of metrics that has this name and these labels.
+pub fn metric(page: &str, name: &str, labels: &[&str]) -> Option<u64> {
+    let is_it = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'))
+            && labels.iter().all(|label| line.contains(label))
+    };
+    page.lines().find(is_it)?.rsplit(' ').next()?.parse().ok()
+}
+
+/// Checks that the books of a page of metrics balance (P11), those of each sink too.
+fn balanced(page: &str) {
+    let sum = |name: &str, labels: &str, accounts: &[&str]| -> u64 {
+        let of = |account: &&str| {
+            metric(page, name, &[labels, &format!("account=\"{account}\"")])
+                .unwrap_or_else(|| panic!("no account {account} of {name} {labels} in\n{page}"))
+        };
+        accounts.iter().map(of).sum()
+    };
+    let name = "millstream_messages";
+    let left = sum(name, "", &["received", "added"]);
+    let right = sum(name, "", &["delivered", "filtered", "dead_lettered", "returned", "in_flight"]);
+    assert_eq!(left, right, "the books do not balance:\n{page}");
+    let name = "millstream_sink_messages";
+    let sinks = page.lines().filter(|line| line.starts_with(name) && line.contains("account=\"offered\""));
+    for sink in sinks.filter_map(|line| line.split_once("sink=\"")?.1.split('"').next()) {
+        let sink = format!("sink=\"{sink}\"");
+        let left = sum(name, &sink, &["offered"]);
+        let right = sum(name, &sink, &["delivered", "dead_lettered", "returned", "in_flight"]);
+        assert_eq!(left, right, "the books of {sink} do not balance:\n{page}");
+    }
 }

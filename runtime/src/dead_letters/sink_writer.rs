@@ -48,6 +48,10 @@ impl SinkWriter {
                 return Ok(());
             }
             Outcomes::Each(outcomes) => outcomes,
+            Outcomes::Until(outcomes, why) => {
+                let not_written = || Outcome::Later { reason: why.to_string(), after: None };
+                outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(not_written)).collect()
+            }
         };
         if outcomes.len() != letters.len() {
             bail!(

@@ -62,6 +62,8 @@ pub struct Delivery {
     parked: HashMap<u64, Parked>,
     /// When which parked order is due.
     due: BTreeSet<(Instant, u64)>,
+    /// Calls in a row that the sink was not there for.
+    tries: u32,
 }
 
 impl Delivery {
@@ -88,6 +90,7 @@ impl Delivery {
             fresh: VecDeque::new(),
             parked: HashMap::new(),
             due: BTreeSet::new(),
+            tries: 0,
         }
     }
 
@@ -246,64 +249,83 @@ impl Delivery {
 
     /// Makes one call, again and again while the sink is not there, and deals with what it says.
     async fn make(&mut self, call: Vec<Piece>) -> anyhow::Result<()> {
-        let mut tries = 0;
         loop {
             let messages: Vec<MessageRef<'_>> =
                 call.iter().flat_map(|piece| piece.held.batch().messages()).collect();
             let result = self.sink.write(&messages).await;
             let count = messages.len();
             drop(messages);
-            let (reason, retry_after, credentials) = match result {
-                Ok(outcomes) => {
-                    if tries > 0 {
-                        self.is_back();
-                    }
+            match result {
+                Ok(Outcomes::AllDurable) => {
+                    self.is_back();
+                    call.into_iter().for_each(|piece| self.delivered(piece.held));
+                    return Ok(());
+                }
+                Ok(Outcomes::Each(outcomes)) => {
+                    self.is_back();
                     return self.settle(call, outcomes, count).await;
                 }
-                Err(CallError::Fatal(reason)) => anyhow::bail!("sink {}: {reason}", self.name),
-                Err(CallError::Unavailable { reason, retry_after, credentials }) => {
-                    (reason, retry_after, credentials)
+                Ok(Outcomes::Until(outcomes, why)) => {
+                    // Settled before the wait, so that what is durable is committed.
+                    let not_written = not_written(&why, self.common.on_unavailable);
+                    let outcomes =
+                        outcomes.into_iter().map(|known| known.unwrap_or_else(|| not_written.clone()));
+                    self.settle(call, outcomes.collect(), count).await?;
+                    self.tries = 0;
+                    return self.wait(why).await;
                 }
-            };
-            self.shared.count_error(&format!("sink:{}", self.name), "unavailable");
-            match self.common.on_unavailable {
-                OnUnavailable::Stop => anyhow::bail!("sink {} is unavailable: {reason}", self.name),
-                OnUnavailable::DeadLetter => {
-                    let failed = Outcome::Retry { reason, after: retry_after };
-                    return self.settle(call, Outcomes::Each(vec![failed; count]), count).await;
+                Err(why) if self.common.on_unavailable == OnUnavailable::DeadLetter => {
+                    let outcomes = vec![not_written(&why, self.common.on_unavailable); count];
+                    // An error for which no waiting helps ends it before anything is settled.
+                    self.wait(why).await?;
+                    return self.settle(call, outcomes, count).await;
                 }
-                OnUnavailable::Wait => {}
+                Err(why) => self.wait(why).await?,
             }
-            let delay = if credentials {
-                self.shared.retry.max_delay.0.max(retry_after.unwrap_or_default())
-            } else {
-                unavailable_delay(&self.shared.retry, tries, retry_after)
-            };
-            tracing::warn!(pipeline = %self.shared.name, sink = %self.name, reason, ?delay, "the sink is unavailable; waiting for it");
-            self.shared.waits.set(&format!("sink {}", self.name), reason);
-            self.shared.metrics.unavailable[self.number].set(1);
-            tries += 1;
-            tokio::time::sleep(delay).await;
         }
     }
 
-    fn is_back(&self) {
+    /// Waits for a sink that is not there, if the pipeline does.
+    async fn wait(&mut self, why: CallError) -> anyhow::Result<()> {
+        let (reason, retry_after, credentials) = match why {
+            CallError::Fatal(reason) => anyhow::bail!("sink {}: {reason}", self.name),
+            CallError::Unavailable { reason, retry_after, credentials } => (reason, retry_after, credentials),
+        };
+        self.shared.count_error(&format!("sink:{}", self.name), "unavailable");
+        match self.common.on_unavailable {
+            OnUnavailable::Stop => anyhow::bail!("sink {} is unavailable: {reason}", self.name),
+            OnUnavailable::DeadLetter => return Ok(()),
+            OnUnavailable::Wait => {}
+        }
+        let delay = if credentials {
+            self.shared.retry.max_delay.0.max(retry_after.unwrap_or_default())
+        } else {
+            unavailable_delay(&self.shared.retry, self.tries, retry_after)
+        };
+        tracing::warn!(pipeline = %self.shared.name, sink = %self.name, reason, ?delay, "the sink is unavailable; waiting for it");
+        self.shared.waits.set(&format!("sink {}", self.name), reason);
+        self.shared.metrics.unavailable[self.number].set(1);
+        self.tries += 1;
+        tokio::time::sleep(delay).await;
+        Ok(())
+    }
+
+    fn is_back(&mut self) {
+        if self.tries == 0 {
+            return;
+        }
+        self.tries = 0;
         tracing::info!(pipeline = %self.shared.name, sink = %self.name, "the sink is back");
         self.shared.waits.clear(&format!("sink {}", self.name));
         self.shared.metrics.unavailable[self.number].set(0);
     }
 
-    async fn settle(&mut self, call: Vec<Piece>, outcomes: Outcomes, count: usize) -> anyhow::Result<()> {
-        let outcomes = match outcomes {
-            Outcomes::AllDurable => {
-                for piece in call {
-                    self.shared.count_sent(self.number, &piece.held);
-                    piece.held.delivered();
-                }
-                return Ok(());
-            }
-            Outcomes::Each(outcomes) => outcomes,
-        };
+    fn delivered(&self, held: Held) {
+        self.shared.count_sent(self.number, &held);
+        held.delivered();
+    }
+
+    async fn settle(&mut self, call: Vec<Piece>, outcomes: Vec<Outcome>, count: usize) -> anyhow::Result<()> {
         anyhow::ensure!(
             outcomes.len() == count,
             "sink {} gave {} outcomes for {count} messages, a defect of the sink",
@@ -314,8 +336,7 @@ impl Delivery {
         for piece in call {
             let of_piece: Vec<Outcome> = outcomes.by_ref().take(piece.held.len()).collect();
             if of_piece.iter().all(|outcome| *outcome == Outcome::Durable) {
-                self.shared.count_sent(self.number, &piece.held);
-                piece.held.delivered();
+                self.delivered(piece.held);
                 continue;
             }
             let Piece { origin, held, attempts, put_off } = piece;
@@ -331,12 +352,12 @@ impl Delivery {
         let order = piece.held.batch().rows()[0].order;
         let (code, reason, again) = match outcome {
             Outcome::Durable => {
-                self.shared.count_sent(self.number, &piece.held);
-                piece.held.delivered();
+                self.delivered(piece.held);
                 return;
             }
             Outcome::Later { reason, after } => {
-                let delay = unavailable_delay(&self.shared.retry, piece.put_off, after);
+                let delay =
+                    after.unwrap_or_else(|| unavailable_delay(&self.shared.retry, piece.put_off, None));
                 piece.put_off = piece.put_off.saturating_add(1);
                 ("put-off", reason, Some(delay))
             }
@@ -379,6 +400,17 @@ impl Delivery {
         }
         self.due.insert((due, order));
         self.parked.insert(order, Parked { head: piece, behind: VecDeque::new() });
+    }
+}
+
+/// What becomes of a message that the sink could not be given.
+fn not_written(why: &CallError, on_unavailable: OnUnavailable) -> Outcome {
+    match (why, on_unavailable) {
+        (CallError::Unavailable { reason, retry_after, .. }, OnUnavailable::DeadLetter) => {
+            Outcome::Retry { reason: reason.clone(), after: *retry_after }
+        }
+        // As soon as the wait for the sink is over.
+        _ => Outcome::Later { reason: why.to_string(), after: Some(Duration::ZERO) },
     }
 }
 

@@ -83,6 +83,7 @@ struct Temper {
     /// Of a hundred.
     retries: u32,
     rejects: u32,
+    /// Before a call, and in the middle of one.
     outages: u32,
 }
 
@@ -99,29 +100,33 @@ fn number(message: &MessageRef<'_>) -> u64 {
 #[async_trait]
 impl Sink for LogSink {
     async fn write(&mut self, messages: &[MessageRef<'_>]) -> Result<Outcomes, CallError> {
+        let down = CallError::Unavailable { reason: "down".into(), retry_after: None, credentials: false };
+        let until = self.random.random_range(1..=messages.len());
         let mut die = |share| self.random.random_range(0..100) < share;
         if die(self.temper.outages) {
-            return Err(CallError::Unavailable {
-                reason: "down".into(),
-                retry_after: None,
-                credentials: false,
-            });
+            return Err(down);
         }
-        if !self.temper.partial {
-            self.log.lock().unwrap().extend(messages.iter().map(number));
-            return Ok(Outcomes::AllDurable);
-        }
-        let outcomes = messages.iter().map(|message| {
-            if die(self.temper.retries) {
+        let until = if die(self.temper.outages) { until } else { messages.len() };
+        let mut outcomes = messages[..until].iter().map(|message| {
+            if self.temper.partial && die(self.temper.retries) {
                 return Outcome::Retry { reason: "try again".into(), after: None };
             }
-            if die(self.temper.rejects) {
+            if self.temper.partial && die(self.temper.rejects) {
                 return Outcome::Reject { code: "refused", reason: "never".into() };
             }
             self.log.lock().unwrap().push(number(message));
             Outcome::Durable
         });
-        Ok(Outcomes::Each(outcomes.collect()))
+        if until < messages.len() {
+            let mut outcomes: Vec<Option<Outcome>> = outcomes.map(Some).collect();
+            outcomes.resize(messages.len(), None);
+            return Ok(Outcomes::Until(outcomes, down));
+        }
+        if self.temper.partial {
+            return Ok(Outcomes::Each(outcomes.collect()));
+        }
+        assert!(outcomes.all(|outcome| outcome == Outcome::Durable));
+        Ok(Outcomes::AllDurable)
     }
 }
 

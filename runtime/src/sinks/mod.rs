@@ -92,6 +92,9 @@ pub enum Outcomes {
     AllDurable,
     /// One a message, in order; any other number is an error of the sink.
     Each(Vec<Outcome>),
+    /// In the middle of the call the sink could not go on, for this reason: one a message, `None`
+    /// for those that were not written. The pipeline waits before it makes another call.
+    Until(Vec<Option<Outcome>>, CallError),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -36,13 +36,6 @@ struct Chain {
     one_by_one: bool,
 }
 
-/// Why no more requests are begun in a call.
-struct Stop {
-    reason: String,
-    after: Option<Duration>,
-    credentials: bool,
-}
-
 impl Chain {
     /// Takes the messages of the next request.
     fn take(&mut self, encoded: &Encoded, max_messages: usize, max_bytes: usize) -> Vec<usize> {
@@ -105,11 +98,14 @@ impl Sink for HttpCalls {
         let encoded = Encoded::of(&*self.codec, messages, &mut outcomes);
         let mut ready = self.chains(messages, &outcomes);
         let max_messages = if self.requests.mode == Mode::Single { 1 } else { self.max_messages };
-        let mut stop: Option<Stop> = None;
+        // Either of them ends the call once the requests in flight are answered.
+        let mut timed_out = false;
+        let mut unavailable: Option<CallError> = None;
         // Dropped with the call, it gives up what is being sent.
         let mut running = JoinSet::new();
         loop {
-            while stop.is_none()
+            while !timed_out
+                && unavailable.is_none()
                 && running.len() < self.concurrency
                 && let Some(mut chain) = ready.pop_front()
             {
@@ -155,16 +151,10 @@ impl Sink for HttpCalls {
                     chain.one_by_one = timed_out;
                     ready.push_front(chain);
                 }
-                Answer::Failed { outcome, timed_out } => {
+                Answer::Failed { outcome, timed_out: hangs } => {
                     let is_over = matches!(outcome, Outcome::Reject { .. });
-                    if timed_out {
-                        // Each message may hang that long: the pipeline is to hear of this one first.
-                        stop.get_or_insert(Stop {
-                            reason: "not sent, as another was not answered in time".to_owned(),
-                            after: Some(Duration::ZERO),
-                            credentials: false,
-                        });
-                    }
+                    // Each message may hang that long: the pipeline is to hear of this one first.
+                    timed_out |= hangs;
                     outcomes[taken[0]] = Some(outcome);
                     chain.suspects = 0;
                     // Otherwise those behind it must wait for it.
@@ -173,32 +163,35 @@ impl Sink for HttpCalls {
                     }
                 }
                 Answer::Unavailable { reason, retry_after, credentials } => {
-                    let new = Stop { reason, after: retry_after, credentials };
-                    stop = Some(match stop {
-                        Some(known) if known.after > new.after => known,
-                        _ => new,
-                    });
+                    let is_longer = |known: &CallError| matches!(known, CallError::Unavailable { retry_after: known, .. } if *known > retry_after);
+                    if !unavailable.as_ref().is_some_and(is_longer) {
+                        unavailable = Some(CallError::Unavailable { reason, retry_after, credentials });
+                    }
                 }
             }
         }
-        summary(outcomes, stop)
+        summary(outcomes, timed_out, unavailable)
     }
 }
 
 /// The outcomes of a call, in which those without one were not delivered.
-fn summary(outcomes: Vec<Option<Outcome>>, stop: Option<Stop>) -> Result<Outcomes, CallError> {
+fn summary(
+    outcomes: Vec<Option<Outcome>>,
+    timed_out: bool,
+    unavailable: Option<CallError>,
+) -> Result<Outcomes, CallError> {
+    match unavailable {
+        Some(why) if outcomes.iter().all(Option::is_none) => return Err(why),
+        Some(why) => return Ok(Outcomes::Until(outcomes, why)),
+        None => {}
+    }
     if outcomes.iter().all(|outcome| *outcome == Some(Outcome::Durable)) {
         return Ok(Outcomes::AllDurable);
     }
-    let later = match stop {
-        Some(Stop { reason, after, credentials }) if outcomes.iter().all(Option::is_none) => {
-            return Err(CallError::Unavailable { reason, retry_after: after, credentials });
-        }
-        Some(Stop { reason, after, .. }) => Outcome::Later { reason, after },
-        None => Outcome::Later {
-            reason: "not sent, as it stands behind one of the same order that failed".to_owned(),
-            after: Some(Duration::ZERO),
-        },
+    let reason = match timed_out {
+        true => "not sent, as another was not answered in time",
+        false => "not sent, as it stands behind one of the same order that failed",
     };
-    Ok(Outcomes::Each(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| later.clone())).collect()))
+    let later = || Outcome::Later { reason: reason.to_owned(), after: Some(Duration::ZERO) };
+    Ok(Outcomes::Each(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(later)).collect()))
 }

@@ -106,7 +106,7 @@ async fn outcomes(sink: &mut dyn Sink, batch: &Batch) -> String {
     let outcomes = match write(sink, batch).await {
         Ok(Outcomes::AllDurable) => return "D".repeat(batch.len()),
         Ok(Outcomes::Each(outcomes)) => outcomes,
-        Err(error) => return format!("{error:?}"),
+        Ok(Outcomes::Until(_, error)) | Err(error) => return format!("{error:?}"),
     };
     assert_eq!(outcomes.len(), batch.len());
     let letter = |outcome: &Outcome| match outcome {
@@ -293,16 +293,14 @@ async fn throttled_in_the_middle_of_a_call_the_rest_is_for_later() {
         _ => (StatusCode::TOO_MANY_REQUESTS, [("retry-after", "3")]).into_response(),
     });
     let mut sink = sink(server.url(), json!({ "concurrency": 1 }));
-    let Outcomes::Each(outcomes) = write(&mut *sink, &batch(&["a", "b", "c"])).await.unwrap() else {
+    let Outcomes::Until(outcomes, why) = write(&mut *sink, &batch(&["a", "b", "c"])).await.unwrap() else {
         panic!("all durable")
     };
-    assert_eq!(outcomes[0], Outcome::Durable);
-    for outcome in &outcomes[1..] {
-        assert!(
-            matches!(outcome, Outcome::Later { after: Some(after), .. } if after.as_secs() == 3),
-            "{outcome:?}"
-        );
-    }
+    assert_eq!(outcomes, [Some(Outcome::Durable), None, None]);
+    let CallError::Unavailable { retry_after: Some(after), credentials: false, .. } = why else {
+        panic!("{why}")
+    };
+    assert_eq!(after.as_secs(), 3);
     assert_eq!(server.bodies().len(), 2, "nothing is sent to one that throttles");
 }
 
