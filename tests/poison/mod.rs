@@ -4,12 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::support::{DEADLINE, Folder, Running, run};
+use crate::support::{DEADLINE, Folder, Running, look, metric, run};
 
 /// How often the memory of a running process is looked at: its peak, so that none is missed but
 /// that of its last moments.
 const LOOK: Duration = Duration::from_millis(5);
-/// Three batches of a file source.
+const BATCH: usize = 256;
+/// Three batches, of which the second has the guilty message.
 const MESSAGES: usize = 700;
 const GUILTY: usize = 300;
 
@@ -54,9 +55,15 @@ fn p4_only_the_guilty_message_becomes_a_dead_letter() {
     }
 }
 
-fn check(case: &Case) {
-    let Case { mode, code, timeout, memory_mib, budget_mib } = case;
-    let folder = Folder::new();
+/// A message, as its line in the input and in the output.
+fn line(number: usize) -> String {
+    if number == GUILTY { format!("message {number}!") } else { format!("message {number}") }
+}
+
+/// A pipeline over [`MESSAGES`] messages, of which the guilty one makes the plugin misbehave.
+fn pipeline(folder: &Folder, case: &Case, source: &str) -> PathBuf {
+    let Case { mode, timeout, memory_mib, budget_mib, .. } = case;
+    folder.write("in.txt", &(0..MESSAGES).map(|n| line(n) + "\n").collect::<String>());
     let pipeline = format!(
         r#"
 name = "poison"
@@ -67,6 +74,8 @@ budget = "{budget_mib}MiB"
 type = "file"
 path = "in.txt"
 codec = "lines"
+batch = {BATCH}
+{source}
 
 [[plugin]]
 wasm = {wasm:?}
@@ -85,16 +94,12 @@ codec = "record"
 "#,
         wasm = guest("hostile"),
     );
-    let line = |n: usize| if n == GUILTY { format!("message {n}!") } else { format!("message {n}") };
-    folder.write("in.txt", &(0..MESSAGES).map(|n| line(n) + "\n").collect::<String>());
-    let mut running = Running::start(&folder, &folder.write("pipeline.toml", &pipeline));
-    let (end, mut peak) = (Instant::now() + DEADLINE, 0);
-    while !running.has_ended() {
-        peak = peak.max(running.peak_bytes());
-        assert!(Instant::now() < end, "{mode}: it does not end\n{}", running.log());
-        std::thread::sleep(LOOK);
-    }
-    assert!(running.end().success(), "{mode}: {}", running.log());
+    folder.write("pipeline.toml", &pipeline)
+}
+
+/// The guilty message alone is a dead letter, the others arrived in order.
+fn assert_only_the_guilty(folder: &Folder, case: &Case, running: &Running) {
+    let Case { mode, code, .. } = case;
     let expected: Vec<String> = (0..MESSAGES).filter(|&n| n != GUILTY).map(line).collect();
     assert!(folder.lines("out.txt") == expected, "{mode}: others were harmed: {}", running.log());
     let dead = folder.lines("dead.ndjson");
@@ -102,9 +107,43 @@ codec = "record"
     let letter: serde_json::Value = serde_json::from_str(letter).expect("JSON");
     assert_eq!(letter["payload"], line(GUILTY), "{mode}: {letter}");
     assert_eq!(letter["headers"]["millstream-dlq-code"], *code, "{mode}: {letter}");
+}
+
+fn check(case: &Case) {
+    let Case { mode, budget_mib, .. } = case;
+    let folder = Folder::new();
+    let mut running = Running::start(&folder, &pipeline(&folder, case, ""));
+    let (end, mut peak) = (Instant::now() + DEADLINE, 0);
+    while !running.has_ended() {
+        peak = peak.max(running.peak_bytes());
+        assert!(Instant::now() < end, "{mode}: it does not end\n{}", running.log());
+        std::thread::sleep(LOOK);
+    }
+    assert!(running.end().success(), "{mode}: {}", running.log());
+    assert_only_the_guilty(&folder, case, &running);
     // What the binary itself needs may come on top of the budget.
     let most = (budget_mib + 60) << 20;
     assert!((1..=most).contains(&peak), "{mode}: {peak} bytes resident, of {most} allowed");
+}
+
+#[test]
+fn p4_a_batch_with_a_loop_in_it_is_through_within_10_timeouts() {
+    let folder = Folder::new();
+    let case = case("loop", "timeout");
+    // It follows its file, so that it can still be asked when all is through.
+    let mut running = Running::start(&folder, &pipeline(&folder, &case, "mode = \"follow\""));
+    let admin = running.address("admin server listening");
+    running.wait_for("the others and the dead letter", |_| {
+        look(&admin);
+        folder.lines("out.txt").len() >= MESSAGES - 1 && !folder.lines("dead.ndjson").is_empty()
+    });
+    let page = look(&admin).expect("it still follows its file");
+    let timeouts = metric(&page, "millstream_plugin_faults_total", &["kind=\"timeout\""]);
+    // Once of many messages, and once of the guilty one alone, at least.
+    assert!(timeouts.is_some_and(|timeouts| (2..=10).contains(&timeouts)), "{page}");
+    running.terminate();
+    assert!(running.end().success(), "{}", running.log());
+    assert_only_the_guilty(&folder, &case, &running);
 }
 
 #[test]
