@@ -3,6 +3,7 @@
 mod backpressure;
 mod config;
 mod kill;
+mod languages;
 mod outages;
 mod poison;
 mod support;

@@ -57,6 +57,23 @@ pub fn millstream(arguments: &[&str]) -> Command {
     command
 }
 
+/// The folder of this repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository is there")
+}
+
+/// Puts these files of a folder of the repository into that of a test, with the packages that its
+/// `package-lock.json` names.
+pub fn npm_ci(folder: &Folder, from: &str, files: &[&str]) {
+    for file in ["package.json", "package-lock.json"].iter().chain(files) {
+        std::fs::copy(repository().join(from).join(file), folder.path(file)).expect("a file of the test");
+    }
+    let mut install = Command::new("npm");
+    install.args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(folder.path(""));
+    let installed = install.output().expect("this test needs Node with npm: apt-get install nodejs npm");
+    assert!(installed.status.success(), "npm ci: {}", String::from_utf8_lossy(&installed.stderr));
+}
+
 /// A client for servers on this machine.
 pub fn http_client() -> reqwest::Client {
     millstream::tls::install_provider();

@@ -1,35 +1,23 @@
 //! The example over 329 real webhooks gives, message by message, what an independent JSON Schema
 //! validator (Ajv, on Node) and an independent HMAC say.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Folder, millstream};
+use crate::support::{Folder, millstream, npm_ci, repository};
 
 const SECRET: &str = "It's a Secret to Everybody";
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository is there")
-}
-
 /// Installs the judge into a folder of the test, and has it judge.
 fn judged(folder: &Folder, data: &Path) -> Vec<Value> {
-    let here = repository().join("tests/webhooks");
-    for file in ["package.json", "package-lock.json", "judge.js"] {
-        std::fs::copy(here.join(file), folder.path(file)).expect("a file of the judge");
-    }
-    let place = folder.path("");
-    let installed =
-        Command::new("npm").args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(&place).output();
-    let installed = installed.expect("this test needs Node with npm: apt-get install nodejs npm");
-    assert!(installed.status.success(), "npm ci: {}", String::from_utf8_lossy(&installed.stderr));
+    npm_ci(folder, "tests/webhooks", &["judge.js"]);
     let output = Command::new("node")
         .arg("judge.js")
         .args([data.join("github-webhooks.ndjson"), data.join("github-webhooks.schema.json")])
         .env("WEBHOOK_SECRET", SECRET)
-        .current_dir(&place)
+        .current_dir(folder.path(""))
         .output()
         .expect("this test needs Node: apt-get install nodejs npm");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
