@@ -83,7 +83,7 @@ impl Reader for Memory {
     async fn read(&mut self, _: ReadLimit) -> anyhow::Result<Read> {
         let Some(batch) = self.batches.get(self.next) else { return Ok(Read::End) };
         self.next += 1;
-        Ok(Read::Batch(ReadBatch { batch: batch.clone(), rejected: Vec::new() }))
+        Ok(Read::Batch(ReadBatch { batch: batch.clone(), ..ReadBatch::default() }))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! A replayed message has its original position and the name of its original source, so that what
 //! plugins make of these (the id of an envelope, say) is as it was. It carries how often it has been
-//! replayed in [`REPLAYS_HEADER`] and goes only to the sinks that did not have it.
+//! replayed in [`REPLAYS_HEADER`] ([`mark`]) and goes only to the sinks that did not have it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Range;
@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::Context;
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
@@ -20,7 +21,8 @@ use crate::codecs::{Decoder, DecoderConfig, FrameMeta};
 use crate::config::Pipeline;
 use crate::message::{Batch, BatchBuilder, HeaderSpan, Message, Position, SinkSet, Span};
 use crate::sources::{
-    CommitKind, Committer, OpenSource, Read, ReadBatch, ReadLimit, Reader, RejectedRow, SettledAs, SettledRow,
+    CommitKind, Committer, OpenSource, Read, ReadBatch, ReadLimit, Reader, RejectedRow, Replayed, SettledAs,
+    SettledRow,
 };
 
 /// A message that failed again after that many replays is not replayed any more unless it is forced.
@@ -306,21 +308,15 @@ impl ReplayReader {
 struct Building {
     builder: BatchBuilder,
     rejected: Vec<RejectedRow>,
-    letters: Vec<BuiltLetter>,
-    mark_name: Span,
-}
-
-struct BuiltLetter {
-    rows: Range<usize>,
-    sinks: SinkSet,
-    mark: Span,
+    /// Of each row.
+    sinks: Vec<SinkSet>,
+    replays: Vec<Replayed>,
 }
 
 impl Default for Building {
     fn default() -> Building {
-        let mut builder = BatchBuilder::new();
-        let mark_name = builder.copy(REPLAYS_HEADER.as_bytes());
-        Building { builder, rejected: Vec::new(), letters: Vec::new(), mark_name }
+        let builder = BatchBuilder::new();
+        Building { builder, rejected: Vec::new(), sinks: Vec::new(), replays: Vec::new() }
     }
 }
 
@@ -332,10 +328,11 @@ impl Building {
             (Stage::Source, Some(frame)) => self.decode(letter, frame, decoder),
             _ => drop(self.builder.push_message(&letter.message, letter.position)),
         }
-        let rows = first..self.builder.len();
-        let mark = self.builder.copy((letter.replays + 1).to_string().as_bytes());
-        self.letters.push(BuiltLetter { rows: rows.clone(), sinks, mark });
-        rows.len()
+        let rows = self.builder.len();
+        let replayed = Replayed { times: letter.replays.saturating_add(1), read_at_ms: letter.read_at_ms };
+        self.sinks.resize(rows, sinks);
+        self.replays.resize(rows, replayed);
+        rows - first
     }
 
     fn decode(&mut self, letter: &DeadLetter, frame: &[u8], decoder: &mut dyn Decoder) {
@@ -357,16 +354,32 @@ impl Building {
 
     fn finish(self) -> ReadBatch {
         let mut batch = self.builder.finish();
-        for BuiltLetter { rows, sinks, mark } in self.letters {
-            for row in rows {
-                let headers = marked(&batch, row, HeaderSpan { name: self.mark_name, value: mark });
-                let first_header = batch.add_headers(&headers);
-                let row = &mut batch.rows_mut()[row];
-                (row.first_header, row.header_count) = (first_header, headers.len() as u32);
-                row.sinks = sinks;
-            }
+        for (row, sinks) in batch.rows_mut().iter_mut().zip(self.sinks) {
+            row.sinks = sinks;
         }
-        ReadBatch { batch, rejected: self.rejected }
+        ReadBatch { batch, rejected: self.rejected, replays: self.replays }
+    }
+}
+
+/// Marks messages as replayed, in place of the mark of an earlier replay.
+pub fn mark(batch: &mut Batch, replays: &[Replayed]) {
+    let mut bytes = REPLAYS_HEADER.as_bytes().to_vec();
+    let values: Vec<Range<usize>> = replays
+        .iter()
+        .map(|replayed| {
+            let start = bytes.len();
+            bytes.extend_from_slice(replayed.times.to_string().as_bytes());
+            start..bytes.len()
+        })
+        .collect();
+    let arena = batch.add_arena(Bytes::from(bytes)).expect("what was just read has a handful of arenas");
+    let span = |range: Range<usize>| Span::new(arena, range.start as u32, range.len() as u32);
+    let name = span(0..REPLAYS_HEADER.len());
+    for (row, value) in values.into_iter().enumerate() {
+        let headers = marked(batch, row, HeaderSpan { name, value: span(value) });
+        let first_header = batch.add_headers(&headers);
+        let row = &mut batch.rows_mut()[row];
+        (row.first_header, row.header_count) = (first_header, headers.len() as u32);
     }
 }
 

@@ -75,7 +75,9 @@ async fn run(
 ) -> anyhow::Result<()> {
     let OpenSource { mut reader, mut committer, .. } = source;
     assert_eq!(committer.kind(), CommitKind::Each);
-    while let Read::Batch(ReadBatch { batch, rejected }) = reader.read(LIMIT).await? {
+    while let Read::Batch(ReadBatch { mut batch, rejected, replays }) = reader.read(LIMIT).await? {
+        // As the ledger does it.
+        mark(&mut batch, &replays);
         let rows = batch.messages().filter_map(|message| {
             settle(message, &rejected).map(|outcome| SettledRow { position: message.position(), outcome })
         });
@@ -97,7 +99,7 @@ async fn replay_all(
     .unwrap()
 }
 
-fn mark(message: MessageRef<'_>) -> String {
+fn mark_of(message: MessageRef<'_>) -> String {
     let is_mark = |(name, _): &(&[u8], &[u8])| *name == REPLAYS_HEADER.as_bytes();
     let marks: Vec<&[u8]> = message.headers().filter(is_mark).map(|(_, value)| value).collect();
     assert_eq!(marks.len(), 1, "{marks:?}");
@@ -116,7 +118,7 @@ async fn p5_the_original_comes_again_with_its_position_for_the_sinks_that_lack_i
     let mut seen = Vec::new();
     let summary = replay_all(&store, false, |message, rejected| {
         assert!(rejected.is_empty());
-        seen.push((message.to_owned(), message.position(), message.row().sinks, mark(message)));
+        seen.push((message.to_owned(), message.position(), message.row().sinks, mark_of(message)));
         Some(SettledAs::Delivered)
     })
     .await;
@@ -127,6 +129,30 @@ async fn p5_the_original_comes_again_with_its_position_for_the_sinks_that_lack_i
     assert_eq!(seen.len(), 2);
     assert_eq!(summary, Summary { delivered: 2, ..Summary::default() });
     assert_eq!(stored(&store), []);
+}
+
+#[tokio::test]
+async fn p5_what_is_read_again_is_as_it_was_and_how_often_it_was_replayed_stands_beside_it() {
+    let mut looped = DeadLetter { replays: 3, ..letter(2) };
+    looped.message.headers.insert(0, header_of_replays(1));
+    let (_folder, store) = store(&[letter(1), looped.clone()]);
+    let read = Mutex::new(None);
+    replay(&store, &context(), &Filter::default(), false, |mut source| {
+        let read = &read;
+        async move {
+            let Read::Batch(batch) = source.reader.read(LIMIT).await? else { panic!("it has ended") };
+            *read.lock().unwrap() = Some(batch);
+            Ok(())
+        }
+    })
+    .await
+    .unwrap();
+    let ReadBatch { batch, replays, .. } = read.into_inner().unwrap().unwrap();
+    let messages: Vec<Message> = batch.messages().map(|message| message.to_owned()).collect();
+    assert_eq!(messages, [letter(1).message, looped.message.clone()]);
+    let replayed =
+        |letter: &DeadLetter| Replayed { times: letter.replays + 1, read_at_ms: letter.read_at_ms };
+    assert_eq!(replays, [replayed(&letter(1)), replayed(&looped)]);
 }
 
 #[tokio::test]
@@ -188,7 +214,7 @@ async fn a_frame_that_was_no_message_goes_through_the_codec_again() {
         let rejected: Vec<String> =
             rejected.iter().map(|r| format!("{} {} {}", r.row, r.code, r.reason)).collect();
         assert_eq!(rejected, ["2 decode-error still bad"]);
-        seen.push(format!("{payload} {}", mark(message)));
+        seen.push(format!("{payload} {}", mark_of(message)));
         Some(match payload.as_str() {
             "bad" => {
                 store.insert(&[DeadLetter { replays: 1, ..source_frame(2, "bad") }]).unwrap();

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::ledger::Held;
+use super::ledger::{Held, Original};
 use super::retry::unavailable_delay;
 use crate::config::secrets::Redactor;
 use crate::config::{DeadLettersCommon, StopAbove};
@@ -96,12 +96,14 @@ impl Desk {
             let letters: Vec<DeadLetter> =
                 given_up.iter().filter_map(|(origin, given_up)| self.letter(origin, given_up)).collect();
             self.write(&letters).await?;
+            // What fails again says nothing new of the source: a replay must not stop the pipeline.
+            let failed_first = given_up.iter().filter(|(_, given_up)| !given_up.held.is_replay()).count();
             for (_, GivenUp { held, why }) in given_up {
                 self.shared.count_error(&why.stage.to_string(), &why.code);
                 held.dead_lettered(&why.reason);
             }
             if let Some(guard) = &mut self.guard {
-                guard.check(self.shared.ledger.books().received, letters.len() as u64, Instant::now())?;
+                guard.check(self.shared.ledger.received_first(), failed_first as u64, Instant::now())?;
             }
         }
         Ok(())
@@ -125,7 +127,7 @@ impl Desk {
     fn letter(&self, origin: &Origin, given_up: &GivenUp) -> Option<DeadLetter> {
         let GivenUp { held, why } = given_up;
         let row = held.batch().rows().first()?;
-        let (message, position) = held.original(row)?;
+        let Original { message, position, read_at_ms, replays } = held.original(row)?;
         let position_text = (origin.describe)(position);
         tracing::debug!(pipeline = %self.shared.name, position = %position_text, stage = %why.stage, code = %why.code, reason = %why.reason, "dead letter");
         let mut letter = DeadLetter {
@@ -140,10 +142,10 @@ impl Desk {
             reason: Redactor::global().redact(&why.reason).into_owned(),
             trap: why.trap.clone(),
             attempts: why.attempts,
-            read_at_ms: held.read_at_ms(),
+            read_at_ms,
             failed_at_ms: jiff::Timestamp::now().as_millisecond(),
             trace_id: trace_id(&message),
-            replays: replays(&message),
+            replays: replays.max(replays_of(&message)),
             sinks: match &why.stage {
                 Stage::Sink(name) => vec![name.clone()],
                 _ => self.shared.names_of(row.sinks),
@@ -162,7 +164,9 @@ fn trace_id(message: &Message) -> Option<String> {
     (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
 }
 
-fn replays(message: &Message) -> u32 {
+/// How often it had been replayed before it was read: what a replay sent may come back by way of the
+/// source.
+fn replays_of(message: &Message) -> u32 {
     header(message, REPLAYS_HEADER)
         .and_then(|value| std::str::from_utf8(value).ok()?.parse().ok())
         .unwrap_or_default()

@@ -79,13 +79,17 @@ impl Ingest {
 
 impl Feeder {
     async fn feed(&mut self, read: ReadBatch) {
-        let ReadBatch { mut batch, rejected } = read;
+        let ReadBatch { mut batch, rejected, replays } = read;
         if batch.is_empty() {
             return;
         }
         self.set_orders(&mut batch);
         self.shared.count_received(&batch);
-        let mut held = self.shared.ledger.open(self.feed, batch);
+        let ledger = &self.shared.ledger;
+        let mut held = match replays.is_empty() {
+            true => ledger.open(self.feed, batch),
+            false => ledger.open_replays(self.feed, batch, replays),
+        };
         if !rejected.is_empty() {
             held = self.give_up_rejected(held, rejected).await;
         }

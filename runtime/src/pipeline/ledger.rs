@@ -15,9 +15,10 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
+use crate::dead_letters::replay;
 use crate::message::{Batch, Message, Position, Row, SinkSet};
 use crate::plugin::{Fate, FateVerdict, Processed};
-use crate::sources::{CommitKind, SettledAs, SettledRow};
+use crate::sources::{CommitKind, Replayed, SettledAs, SettledRow};
 
 /// The accounts of a pipeline for the life of the process (P11), in messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -93,6 +94,8 @@ pub struct Ledger {
 
 struct State {
     books: Books,
+    /// Of those received: dead letters that were read again.
+    replayed: u64,
     sinks: Vec<SinkBooks>,
     /// In the order in which they were opened; the first has number `first_claim`. `None` once
     /// everything of it has been handed to the committer.
@@ -131,8 +134,21 @@ struct Claim {
     bytes: usize,
     opened: Instant,
     opened_at_ms: i64,
+    /// Of each row, if these are dead letters that are read again; otherwise empty.
+    replays: Vec<Replayed>,
     /// Reasons of dead-lettered rows, for [`CommitKind::Each`].
     reasons: HashMap<u32, String>,
+}
+
+/// A source message as it was read.
+#[derive(Debug)]
+pub struct Original {
+    pub message: Message,
+    pub position: Position,
+    /// Milliseconds since 1970-01-01T00:00:00Z.
+    pub read_at_ms: i64,
+    /// How often it has been replayed, this time included.
+    pub replays: u32,
 }
 
 /// What has become of the settled descendants of a row.
@@ -158,6 +174,7 @@ impl Ledger {
         Arc::new(Ledger {
             state: Mutex::new(State {
                 books: Books::default(),
+                replayed: 0,
                 sinks: vec![SinkBooks::default(); sinks],
                 claims: VecDeque::new(),
                 first_claim: 0,
@@ -194,24 +211,45 @@ impl Ledger {
 
     /// Opens a claim on what was read: row n of the batch must have `claim_row` n.
     pub fn open(self: &Arc<Ledger>, feed: FeedId, batch: Batch) -> Held {
+        self.open_claim(feed, batch.clone(), batch, Vec::new())
+    }
+
+    /// Opens a claim on dead letters that are read again. What goes on carries the mark of a replay;
+    /// the claim keeps them as they were read from their source (P5).
+    pub fn open_replays(self: &Arc<Ledger>, feed: FeedId, batch: Batch, replays: Vec<Replayed>) -> Held {
+        debug_assert_eq!(batch.len(), replays.len());
+        let mut marked = batch.clone();
+        replay::mark(&mut marked, &replays);
+        self.open_claim(feed, batch, marked, replays)
+    }
+
+    fn open_claim(
+        self: &Arc<Ledger>,
+        feed: FeedId,
+        original: Batch,
+        batch: Batch,
+        replays: Vec<Replayed>,
+    ) -> Held {
         debug_assert!(batch.rows().iter().enumerate().all(|(n, row)| row.claim_row as usize == n));
         let rows = batch.len();
         let bytes = batch.footprint();
         self.budget.take(bytes);
         let mut state = self.state();
         state.books.received += rows as u64;
+        state.replayed += replays.len() as u64;
         state.books.in_flight += rows as u64;
         state.feeds[feed.0].claims += 1;
         state.feeds[feed.0].unsettled_claims += 1;
         state.claims.push_back(Some(Claim {
             feed: feed.0,
-            original: batch.clone(),
+            original,
             live: vec![1; rows],
             outcomes: vec![RowOutcome::default(); rows],
             unsettled: rows,
             bytes,
             opened: Instant::now(),
             opened_at_ms: jiff::Timestamp::now().as_millisecond(),
+            replays,
             reasons: HashMap::new(),
         }));
         let claim = state.first_claim + state.claims.len() as u64 - 1;
@@ -220,11 +258,17 @@ impl Ledger {
     }
 
     /// A source message as it was read.
-    pub fn original(&self, held: &Held, row: &Row) -> Option<(Message, Position)> {
+    pub fn original(&self, held: &Held, row: &Row) -> Option<Original> {
         let state = self.state();
         let claim = state.claim(held.claim)?;
         let message = claim.original.message(row.claim_row as usize);
-        Some((message.to_owned(), message.position()))
+        let replayed = claim.replays.get(row.claim_row as usize);
+        Some(Original {
+            message: message.to_owned(),
+            position: message.position(),
+            read_at_ms: replayed.map_or(claim.opened_at_ms, |replayed| replayed.read_at_ms),
+            replays: replayed.map_or(0, |replayed| replayed.times),
+        })
     }
 
     /// All accounts, from one moment. `in_flight` is counted from the claims, not computed from the
@@ -239,6 +283,12 @@ impl Ledger {
     /// All accounts without counting anew what is in flight: for a progress line.
     pub fn books(&self) -> Books {
         self.state().books
+    }
+
+    /// Messages received, without replays.
+    pub fn received_first(&self) -> u64 {
+        let state = self.state();
+        state.books.received - state.replayed
     }
 
     /// Whether nothing of the feed is in flight.
@@ -462,13 +512,13 @@ impl Held {
     }
 
     /// A source message of this claim as it was read.
-    pub fn original(&self, row: &Row) -> Option<(Message, Position)> {
+    pub fn original(&self, row: &Row) -> Option<Original> {
         self.ledger.original(self, row)
     }
 
-    /// When they were read, milliseconds since 1970-01-01T00:00:00Z.
-    pub fn read_at_ms(&self) -> i64 {
-        self.ledger.state().claim(self.claim).map_or(0, |claim| claim.opened_at_ms)
+    /// Whether they are dead letters that were read again.
+    pub fn is_replay(&self) -> bool {
+        self.ledger.state().claim(self.claim).is_some_and(|claim| !claim.replays.is_empty())
     }
 
     /// The messages without their tickets: the caller makes new `Held`s of all of them.

@@ -44,6 +44,30 @@ fn p2_a_dropped_message_is_never_committed_past() {
 }
 
 #[test]
+fn p5_a_replayed_message_goes_on_with_its_mark_and_is_kept_as_it_was_read() {
+    let ledger = ledger(1);
+    let (feed, _) = ledger.add_feed("orders", CommitKind::Each);
+    let header = |name: &[u8], value: &[u8]| (name.to_vec(), value.to_vec());
+    let looped = Message {
+        headers: vec![header(b"Millstream-Replays", b"1"), header(b"a", b"b")],
+        ..Message::default()
+    };
+    let mut builder = BatchBuilder::new();
+    builder.push_message(&Message::default(), Position::default());
+    builder.push_message(&looped, Position::default());
+    let replays = [(1, 5), (12, 6)].map(|(times, read_at_ms)| Replayed { times, read_at_ms });
+    let held = ledger.open_replays(feed, builder.finish(), replays.to_vec());
+    let batch = held.batch();
+    let goes_on: Vec<Message> = batch.messages().map(|message| message.to_owned()).collect();
+    assert_eq!(goes_on[0].headers, [header(b"millstream-replays", b"1")]);
+    assert_eq!(goes_on[1].headers, [header(b"a", b"b"), header(b"millstream-replays", b"12")]);
+    let kept: Vec<Original> = batch.rows().iter().map(|row| held.original(row).unwrap()).collect();
+    assert_eq!((&kept[0].message, kept[0].read_at_ms, kept[0].replays), (&Message::default(), 5, 1));
+    assert_eq!((&kept[1].message, kept[1].read_at_ms, kept[1].replays), (&looped, 6, 12));
+    held.delivered_for_test();
+}
+
+#[test]
 fn p2_a_message_that_a_plugin_call_forgets_is_a_leak() {
     let ledger = ledger(1);
     let (feed, _) = ledger.add_feed("orders", CommitKind::UpTo);

@@ -52,7 +52,7 @@ impl Reader for NumberSource {
             builder.push_message(&message, Position { partition, offset: number, record: 0 });
             self.next = number + 1;
         }
-        Ok(Read::Batch(ReadBatch { batch: builder.finish(), rejected: Vec::new() }))
+        Ok(Read::Batch(ReadBatch { batch: builder.finish(), ..ReadBatch::default() }))
     }
 }
 

@@ -71,7 +71,7 @@ impl Filling {
     }
 
     pub fn finish(self) -> ReadBatch {
-        ReadBatch { batch: self.builder.finish(), rejected: self.rejected }
+        ReadBatch { batch: self.builder.finish(), rejected: self.rejected, replays: Vec::new() }
     }
 
     /// Decodes a frame whose bytes are those of the span, or rejects it.

@@ -135,6 +135,17 @@ pub struct ReadBatch {
     pub batch: Batch,
     /// Rows that are to be dead-lettered as they are, in order.
     pub rejected: Vec<RejectedRow>,
+    /// One a row where these are dead letters that are read again; otherwise none.
+    pub replays: Vec<Replayed>,
+}
+
+/// What is known of a dead letter that is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replayed {
+    /// How often it has been replayed, this time included.
+    pub times: u32,
+    /// When it was read from its source, milliseconds since 1970-01-01T00:00:00Z.
+    pub read_at_ms: i64,
 }
 
 /// Something that was read and is no message. Its row holds the bytes as they were (or their

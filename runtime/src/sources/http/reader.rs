@@ -211,7 +211,8 @@ impl Reader for HttpReader {
                 }
             }
         }
-        Ok(Read::Batch(ReadBatch { batch: batch.builder.finish(), rejected: batch.rejected }))
+        let rejected = batch.rejected;
+        Ok(Read::Batch(ReadBatch { batch: batch.builder.finish(), rejected, replays: Vec::new() }))
     }
 }
 
