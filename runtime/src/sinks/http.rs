@@ -21,6 +21,7 @@ use super::{Sink, SinkConfig, SinkContext, SinkSpec, SinkTraits};
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
+use crate::dead_letters::REPLAYS_HEADER;
 use crate::tls;
 
 pub const SPEC: SinkSpec = SinkSpec {
@@ -86,7 +87,8 @@ struct HttpSink {
     /// Headers of every request. `content-type` is that of the codec unless it is given here.
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// Headers of a message that become headers of its request, by name.
+    /// Headers of a message that become headers of its request, by name. `millstream-replays`, the
+    /// mark of a replayed dead letter, always does.
     #[serde(default)]
     forward_headers: Vec<String>,
     /// Sent as `Authorization: Bearer ...`.
@@ -205,6 +207,13 @@ impl SinkConfig for HttpSink {
         let client = self.client(&url, &context.base)?;
         let name =
             |text: &String| HeaderName::try_from(text).with_context(|| format!("{text:?} is no header name"));
+        let mut forward: Vec<HeaderName> =
+            self.forward_headers.iter().map(name).collect::<anyhow::Result<_>>()?;
+        // What comes back to the pipeline that sent it must be known for a replay, or a loop never ends.
+        let mark = HeaderName::from_static(REPLAYS_HEADER);
+        if !forward.contains(&mark) {
+            forward.push(mark);
+        }
         let requests = Requests {
             method: match self.method {
                 Method::Post => reqwest::Method::POST,
@@ -213,7 +222,7 @@ impl SinkConfig for HttpSink {
             url: url.clone(),
             mode: self.mode,
             headers: self.static_headers(&*context.codec)?,
-            forward: self.forward_headers.iter().map(name).collect::<anyhow::Result<_>>()?,
+            forward,
             idempotency: match &self.idempotency_key {
                 Some(header) => Some(IdempotencyKey {
                     header: name(header)?,

@@ -130,7 +130,9 @@ async fn a_message_a_request_with_its_headers() {
         }),
     );
     let mut builder = BatchBuilder::new();
-    for headers in [&[("x-two", "1"), ("X-TWO", "2"), ("x-other", "3"), ("x-id", "given")][..], &[]] {
+    let all =
+        [("x-two", "1"), ("X-TWO", "2"), ("x-other", "3"), ("x-id", "given"), ("millstream-replays", "2")];
+    for headers in [&all[..], &[]] {
         let headers =
             headers.iter().map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
         let message =
@@ -150,6 +152,8 @@ async fn a_message_a_request_with_its_headers() {
     assert_eq!(values(0, "x-fixed"), ["f"]);
     assert_eq!(values(0, "x-two"), ["1", "2"]);
     assert_eq!(values(0, "x-other"), [""; 0]);
+    assert_eq!(values(0, "millstream-replays"), ["2"]);
+    assert_eq!(values(1, "millstream-replays"), [""; 0]);
     assert_eq!(values(0, "idempotency-key"), ["given"]);
     assert_eq!(values(1, "idempotency-key"), values(3, "idempotency-key"), "the same for the same message");
     assert_eq!(values(1, "idempotency-key")[0].len(), 32);
