@@ -2,6 +2,7 @@
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::output::tell;
 use crate::config::secrets::Redactor;
 use crate::config::{DeadLetterStore as DeadLetterTarget, Pipeline};
 use crate::dead_letters::replay::ReplayContext;
@@ -29,8 +31,9 @@ use crate::pipeline::ledger::{Books, Snapshot};
 use crate::pipeline::{Running, Shared, start};
 use crate::store::DataFolder;
 
-/// How often dead letters past their retention are deleted.
-const PURGE_INTERVAL: Duration = Duration::from_secs(3600);
+/// How long dead letters may be past their retention until they are deleted: as long as the retention
+/// itself, within these bounds. Looking costs little if there are none.
+const PURGE_INTERVALS: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 
 /// How often the progress line is drawn.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
@@ -113,7 +116,8 @@ impl Run {
             match result {
                 Ok(snapshot) => report(&name, &file, &snapshot),
                 Err(error) => {
-                    eprintln!("error: pipeline {name}: {}", Redactor::global().redact(&format!("{error:#}")));
+                    let error = format!("{error:#}");
+                    tell(format_args!("error: pipeline {name}: {}", Redactor::global().redact(&error)));
                     code = ExitCode::FAILURE;
                 }
             }
@@ -147,53 +151,44 @@ impl Run {
 struct Open {
     running: Running,
     folder: DataFolder,
-    socket: Option<(SocketServer, Service)>,
-    /// The embedded store of dead letters, if it has one.
-    store: Option<DeadLetterStore>,
+    socket: SocketServer,
+    service: Service,
 }
 
 fn open(pipeline: Pipeline, host: &Host, stop: &CancellationToken) -> anyhow::Result<Open> {
     let folder = DataFolder::open(&pipeline.data_dir, &pipeline.name)?;
-    let store = match pipeline.dead_letters.to {
-        DeadLetterTarget::Embedded => {
-            Some(DeadLetterStore::new(&folder, pipeline.dead_letters.common.retention.0))
-        }
-        DeadLetterTarget::Sink(_) => None,
-    };
-    if let Some(store) = &store {
+    // Where dead letters go to a sink it may still hold those from before: they are shown, replayed
+    // and purged all the same.
+    let store = DeadLetterStore::new(&folder, pipeline.dead_letters.common.retention.0);
+    if let DeadLetterTarget::Embedded = pipeline.dead_letters.to {
         let depth = Arc::new(Depth { pipeline: pipeline.name.clone(), store: store.clone() });
         host.metrics.watch_for_ever(depth);
     }
     let context = ReplayContext::of(&pipeline);
     let parts = assemble(pipeline, &folder, host, None)?;
-    let server = SocketServer::bind(&folder)?;
+    let socket = SocketServer::bind(&folder)?;
     let running = start(parts, stop.clone());
     let attach = running.attach.clone();
-    let socket =
-        store.clone().map(|store| (server, Service { folder: folder.clone(), store, context, attach }));
-    Ok(Open { running, folder, socket, store })
+    let service = Service { folder: folder.clone(), store, context, attach };
+    Ok(Open { running, folder, socket, service })
 }
 
 impl Open {
     /// Waits until the pipeline has ended. Then its data folder is free again.
     async fn run(self) -> anyhow::Result<Snapshot> {
-        let Open { running, folder, socket, store } = self;
+        let Open { running, folder, socket, service } = self;
         let ended = CancellationToken::new();
         let mut beside = JoinSet::new();
-        if let Some((server, service)) = socket {
-            let ended = ended.clone();
-            beside.spawn(async move {
-                if let Err(error) = server.serve(service, ended).await {
-                    tracing::error!(error = format!("{error:#}"), "the admin socket has failed");
-                }
-            });
-        }
-        if let Some(store) = store {
-            let ended = ended.clone();
-            beside.spawn(async move {
-                ended.run_until_cancelled(purge_now_and_then(store)).await;
-            });
-        }
+        let (store, has_ended) = (service.store.clone(), ended.clone());
+        beside.spawn(async move {
+            has_ended.run_until_cancelled(purge_now_and_then(store)).await;
+        });
+        let has_ended = ended.clone();
+        beside.spawn(async move {
+            if let Err(error) = socket.serve(service, has_ended).await {
+                tracing::error!(error = format!("{error:#}"), "the admin socket has failed");
+            }
+        });
         let result = running.wait().await;
         ended.cancel();
         while beside.join_next().await.is_some() {}
@@ -220,6 +215,7 @@ impl Observed for Depth {
 }
 
 async fn purge_now_and_then(store: DeadLetterStore) {
+    let interval = store.retention().clamp(*PURGE_INTERVALS.start(), *PURGE_INTERVALS.end());
     loop {
         let store = store.clone();
         let now_ms = jiff::Timestamp::now().as_millisecond();
@@ -234,7 +230,7 @@ async fn purge_now_and_then(store: DeadLetterStore) {
             }
             Err(error) => tracing::error!(%error, "deleting dead letters panicked"),
         }
-        tokio::time::sleep(PURGE_INTERVAL).await;
+        tokio::time::sleep(interval).await;
     }
 }
 
@@ -253,7 +249,7 @@ pub(super) fn stop_on_signals() -> anyhow::Result<CancellationToken> {
         tracing::info!("stopping: what is in flight is brought to its end");
         stopped.cancel();
         interrupt.recv().await;
-        eprintln!("stopped at once; what was in flight will be read again");
+        tell("stopped at once; what was in flight will be read again");
         std::process::exit(130);
     });
     Ok(stop)
@@ -261,16 +257,16 @@ pub(super) fn stop_on_signals() -> anyhow::Result<CancellationToken> {
 
 fn report(name: &str, file: &Path, snapshot: &Snapshot) {
     let Books { received, delivered, filtered, dead_lettered, returned, .. } = snapshot.books;
-    eprint!(
+    let mut line = format!(
         "{name}: read {received}, delivered {delivered}, filtered {filtered}, dead letters {dead_lettered}"
     );
     if returned > 0 {
-        eprint!(", given back to the source {returned}");
+        line.push_str(&format!(", given back to the source {returned}"));
     }
     if dead_lettered > 0 {
-        eprint!(" (millstream dlq list {})", file.display());
+        line.push_str(&format!(" (millstream dlq list {})", file.display()));
     }
-    eprintln!();
+    tell(line);
 }
 
 /// Draws a line for each pipeline, on a terminal.

@@ -48,6 +48,11 @@ impl DeadLetterStore {
         DeadLetterStore { database: folder.database(), retention, page_bytes: PAGE_BYTES }
     }
 
+    /// How long a dead letter is kept.
+    pub fn retention(&self) -> Duration {
+        self.retention
+    }
+
     /// Writes them in one transaction, durable when it returns. One whose id is there already takes
     /// its place; how often it was replayed never falls.
     pub fn insert(&self, letters: &[DeadLetter]) -> anyhow::Result<()> {

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail};
 use axum::Router;
@@ -40,6 +41,10 @@ const CHECKPOINTS: &str = "/checkpoints";
 
 /// A filter may name many ids.
 const BODY_BYTES: usize = 64 << 20;
+
+/// How long a stop waits for answers that are on their way: that of a replay, say, which ends with
+/// the pipeline. A client that does not take its answer holds up nothing for longer.
+const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// A path of a socket is at most 107 bytes on Linux (unix(7)).
 const PATH_BYTES: usize = 100;
@@ -97,7 +102,7 @@ impl SocketServer {
         Ok(SocketServer { listener: Some(listener), path })
     }
 
-    /// Answers until `stop`.
+    /// Answers until `stop`; what was asked before gets its answer yet.
     pub async fn serve(mut self, service: Service, stop: CancellationToken) -> anyhow::Result<()> {
         let Some(listener) = self.listener.take() else { bail!("the admin socket is served already") };
         let router = Router::new()
@@ -110,9 +115,15 @@ impl SocketServer {
             .route(CHECKPOINTS, post(checkpoints))
             .layer(DefaultBodyLimit::max(BODY_BYTES))
             .with_state(Serving { service, replaying: Arc::default() });
+        let all_answered =
+            axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+        let last_moment = async {
+            stop.cancelled().await;
+            tokio::time::sleep(LAST_ANSWERS).await;
+        };
         tokio::select! {
-            () = stop.cancelled() => Ok(()),
-            result = axum::serve(listener, router) => result.context("the admin socket failed"),
+            result = all_answered.into_future() => result.context("the admin socket failed"),
+            () = last_moment => Ok(()),
         }
     }
 }

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use super::*;
 use crate::codecs::CODECS;
 use crate::dead_letters::DeadLetter;
@@ -117,6 +115,20 @@ async fn p2_a_pipeline_that_stops_says_that_nothing_is_lost() {
     let error = replayed.await.unwrap().unwrap_err().to_string();
     assert!(error.contains("what was not settled is a dead letter as before"), "{error}");
     assert_eq!(running.store.depth().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn p8_a_stop_waits_for_answers_that_are_on_their_way() {
+    let mut running = running("data", &[letter(1)]);
+    let client = Client::new(&running.folder).unwrap();
+    let replayed = tokio::spawn(async move { client.replay(&Filter::default(), false).await });
+    let Attach { source, done } = running.attached.recv().await.unwrap();
+    running.stop.cancel();
+    assert!(tokio::time::timeout(Duration::from_millis(50), &mut running.served).await.is_err());
+    deliver_all(source).await;
+    done.send(Ok(())).unwrap();
+    running.served.await.unwrap().unwrap();
+    assert_eq!(replayed.await.unwrap().unwrap(), Summary { delivered: 1, ..Summary::default() });
 }
 
 #[tokio::test]
