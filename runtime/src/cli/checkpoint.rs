@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::output::{Output, confirm, visible};
+use super::output::{Output, confirm, tell, visible};
 use crate::config::Pipeline;
 use crate::dead_letters::time_text;
 use crate::observe::socket::Client;
@@ -66,7 +66,7 @@ impl Show {
         for pipeline in &pipelines {
             let checkpoints = checkpoints(pipeline)?;
             if checkpoints.is_empty() {
-                eprintln!("{}: no checkpoint; its source is read from its start", pipeline.name);
+                tell(format_args!("{}: no checkpoint; its source is read from its start", pipeline.name));
             }
             for SavedCheckpoint { partition, checkpoint, saved_at_ms } in &checkpoints {
                 let saved_at = time_text(*saved_at_ms);
@@ -125,7 +125,7 @@ impl Reset {
             return Ok(ExitCode::FAILURE);
         };
         if !DataFolder::exists(&pipeline.data_dir) {
-            eprintln!("{}: no checkpoint; its source is read from its start", pipeline.name);
+            tell(format_args!("{}: no checkpoint; its source is read from its start", pipeline.name));
             return Ok(ExitCode::SUCCESS);
         }
         let folder = DataFolder::open(&pipeline.data_dir, &pipeline.name)
@@ -139,7 +139,7 @@ impl Reset {
             bail!("nothing was reset");
         }
         let count = folder.reset_checkpoints()?;
-        eprintln!("{}: {count} checkpoints were reset", pipeline.name);
+        tell(format_args!("{}: {count} checkpoints were reset", pipeline.name));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -81,6 +81,18 @@ impl Access {
         }
     }
 
+    /// Refuses ids that no dead letter has, naming them: one that was mistyped must not look like one
+    /// that was replayed or deleted.
+    pub async fn know(&self, ids: &[String]) -> anyhow::Result<()> {
+        let mut unknown = Vec::new();
+        for id in ids {
+            if self.count(&Filter::of_id(id)).await? == 0 {
+                unknown.push(id);
+            }
+        }
+        if unknown.is_empty() { Ok(()) } else { Err(super::unknown(&unknown)) }
+    }
+
     pub async fn count(&self, filter: &Filter) -> anyhow::Result<u64> {
         match self {
             Access::Nothing => Ok(0),

@@ -10,6 +10,7 @@ use clap::Args;
 
 use super::access::Access;
 use super::{Selection, Target};
+use crate::cli::output::tell;
 use crate::dead_letters::json;
 
 /// Writes the original messages of dead letters to a file, one a line, as the codec `record` reads
@@ -19,6 +20,7 @@ pub struct Export {
     #[command(flatten)]
     target: Target,
     /// Only those with these ids.
+    #[arg(value_name = "ID")]
     ids: Vec<String>,
     #[command(flatten)]
     selection: Selection,
@@ -31,6 +33,7 @@ impl Export {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pipeline) = self.target.load()? else { return Ok(ExitCode::FAILURE) };
         let access = Access::open(&pipeline)?;
+        access.know(&self.ids).await?;
         let filter = self.selection.filter(self.ids);
         let mut exported = Exported::create(&self.to)?;
         access
@@ -40,7 +43,7 @@ impl Export {
             })
             .await?;
         let count = exported.finish()?;
-        eprintln!("{count} messages were written to {}", self.to.display());
+        tell(format_args!("{count} messages were written to {}", self.to.display()));
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -12,7 +12,7 @@ use anyhow::bail;
 use clap::{ArgGroup, Args, Subcommand};
 
 use self::access::Access;
-use super::output::{Output, confirm};
+use super::output::{Output, confirm, tell, visible};
 use crate::config::{DeadLetterStore, Pipeline};
 use crate::dead_letters::filter::Filter;
 use crate::dead_letters::masks::Masks;
@@ -94,6 +94,13 @@ impl Selection {
     }
 }
 
+/// The error for ids that no dead letter has.
+fn unknown(ids: &[impl AsRef<str>]) -> anyhow::Error {
+    let ids: Vec<String> = ids.iter().map(|id| visible(id.as_ref())).collect();
+    let what = if ids.len() == 1 { "is no dead letter" } else { "are no dead letters" };
+    anyhow::anyhow!("there {what} {}; `millstream dlq list` shows those there are", ids.join(", "))
+}
+
 fn parse_stage(text: &str) -> Result<String, String> {
     match (text, text.split_once(':')) {
         ("source" | "route" | "plugin" | "sink", _) | (_, Some(("plugin" | "sink", _))) => {
@@ -163,10 +170,10 @@ fn tell_the_end(pipeline: &Pipeline, count: usize) {
     let file = pipeline.file.display();
     match (count, &pipeline.dead_letters.to) {
         (0, DeadLetterStore::Sink(sink)) => {
-            eprintln!("no dead letters here: this pipeline writes them to the sink {}", sink.name);
+            tell(format_args!("no dead letters here: this pipeline writes them to the sink {}", sink.name));
         }
-        (0, DeadLetterStore::Embedded) => eprintln!("no dead letters"),
-        (count, _) => eprintln!("{count} shown; everything of one: millstream dlq show {file} ID"),
+        (0, DeadLetterStore::Embedded) => tell("no dead letters"),
+        (count, _) => tell(format_args!("{count} shown; everything of one: millstream dlq show {file} ID")),
     }
 }
 
@@ -196,7 +203,7 @@ impl Show {
                 Ok(true)
             })
             .await?;
-        let Some(mut letter) = found.pop() else { bail!("there is no dead letter {}", self.id) };
+        let Some(mut letter) = found.pop() else { return Err(unknown(&[&self.id])) };
         if !self.reveal {
             Masks::of(&pipeline)?.hide(&mut letter);
         }
@@ -210,12 +217,17 @@ impl Show {
 
 /// Deletes dead letters for good.
 #[derive(Args)]
+// What clap writes has the ids, as part of the group, before the file.
+#[command(
+    override_usage = "millstream dlq purge [OPTIONS] <FILE> <ID...|--all|--expired|--stage|--plugin|--reason|--since|--until>"
+)]
 #[command(group = ArgGroup::new("which").required(true).multiple(true)
     .args(["ids", "stage", "plugin", "reason", "since", "until", "all", "expired"]))]
 struct Purge {
     #[command(flatten)]
     target: Target,
     /// Those with these ids.
+    #[arg(value_name = "ID")]
     ids: Vec<String>,
     #[command(flatten)]
     selection: Selection,
@@ -234,6 +246,7 @@ impl Purge {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pipeline) = self.target.load()? else { return Ok(ExitCode::FAILURE) };
         let access = Access::open(&pipeline)?;
+        access.know(&self.ids).await?;
         let filter = self.selection.filter(self.ids);
         let purged = if self.expired {
             access.purge_expired().await?
@@ -246,7 +259,7 @@ impl Purge {
             }
             access.purge(&filter).await?
         };
-        eprintln!("{purged} dead letters were deleted");
+        tell(format_args!("{purged} dead letters were deleted"));
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -262,6 +275,24 @@ mod tests {
         let two_hours = parse_time("2h").unwrap();
         assert!((now - 7_200_000..now - 7_200_000 + 60_000).contains(&two_hours), "{two_hours}");
         assert!(parse_time("yesterday").unwrap_err().contains("2026-01-31T12:00:00Z"));
+    }
+
+    #[test]
+    fn the_usage_names_what_must_be_given_in_its_order() {
+        use clap::CommandFactory;
+
+        for verb in ["list", "show", "replay", "export", "purge"] {
+            let mut command = crate::cli::Cli::command();
+            let dlq = command.find_subcommand_mut("dlq").unwrap();
+            let usage = dlq.find_subcommand_mut(verb).unwrap().render_usage().to_string();
+            let file = usage.find("<FILE>").unwrap_or_else(|| panic!("{usage}"));
+            let id = usage.find("ID").unwrap_or(usage.len());
+            assert!(file < id, "{usage}");
+            assert_eq!(verb == "list", id == usage.len(), "{usage}");
+            let one_of =
+                usage.contains("--all|") && usage.contains("|--stage|--plugin|--reason|--since|--until");
+            assert_eq!(matches!(verb, "replay" | "purge"), one_of, "{usage}");
+        }
     }
 
     #[test]

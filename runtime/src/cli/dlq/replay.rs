@@ -8,7 +8,7 @@ use clap::{ArgGroup, Args};
 
 use super::access::Access;
 use super::{Selection, Target, print};
-use crate::cli::output::{Output, visible};
+use crate::cli::output::{Output, tell, visible};
 use crate::cli::run::stop_on_signals;
 use crate::config::Pipeline;
 use crate::config::secrets::Redactor;
@@ -16,6 +16,7 @@ use crate::dead_letters::filter::Filter;
 use crate::dead_letters::masks::Masks;
 use crate::dead_letters::replay::{ReplayContext, Summary, replay};
 use crate::dead_letters::store::DeadLetterStore;
+use crate::observe::logs::{self, LogFormat};
 use crate::observe::metrics::Metrics;
 use crate::pipeline::assemble::{Host, assemble};
 use crate::pipeline::start;
@@ -27,12 +28,17 @@ use crate::store::DataFolder;
 ///
 /// Ends with 1 if any is left a dead letter.
 #[derive(Args)]
+// What clap writes has the ids, as part of the group, before the file.
+#[command(
+    override_usage = "millstream dlq replay [OPTIONS] <FILE> <ID...|--all|--stage|--plugin|--reason|--since|--until>"
+)]
 #[command(group = ArgGroup::new("which").required(true).multiple(true)
     .args(["ids", "stage", "plugin", "reason", "since", "until", "all"]))]
 pub struct Replay {
     #[command(flatten)]
     target: Target,
     /// Those with these ids.
+    #[arg(value_name = "ID")]
     ids: Vec<String>,
     #[command(flatten)]
     selection: Selection,
@@ -51,6 +57,7 @@ impl Replay {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pipeline) = self.target.load()? else { return Ok(ExitCode::FAILURE) };
         let access = Access::open(&pipeline)?;
+        access.know(&self.ids).await?;
         let context = ReplayContext::of(&pipeline);
         let filter = self.selection.clone().filter(self.ids.clone());
         if self.dry_run {
@@ -58,12 +65,15 @@ impl Replay {
         }
         let summary = match access {
             Access::Nothing => Summary::default(),
-            Access::Running(client) => client.replay(&filter, self.force).await?,
+            Access::Running(client) => {
+                tell("the running process replays; its log tells if it waits for something");
+                client.replay(&filter, self.force).await?
+            }
             Access::Folder { folder, store } => {
                 self.replay_here(pipeline, &folder, &store, &context, &filter).await?
             }
         };
-        Ok(tell(&summary))
+        Ok(tell_end(&summary))
     }
 
     /// Runs the pipeline here, with the dead letters in place of its source.
@@ -75,6 +85,8 @@ impl Replay {
         context: &ReplayContext,
         filter: &Filter,
     ) -> anyhow::Result<Summary> {
+        // It tells what the replay waits for, as `run` does.
+        logs::init(LogFormat::Text)?;
         let stop = stop_on_signals()?;
         let engine = crate::cli::engine(&self.target.file, self.target.data_dir.as_deref())?;
         let host = Host { engine, metrics: Arc::new(Metrics::new()) };
@@ -114,18 +126,22 @@ async fn dry_run(
         })
         .await?;
     output.flush()?;
-    eprintln!("{} would be replayed", table.count());
+    tell(format_args!("{} would be replayed", table.count()));
     tell_skipped(&summary);
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell(summary: &Summary) -> ExitCode {
+fn tell_end(summary: &Summary) -> ExitCode {
     let Summary { delivered, filtered, dead_lettered, returned, stopped, .. } = summary;
-    eprint!("{delivered} delivered, {filtered} dropped by a plugin, {dead_lettered} failed again");
+    let mut line =
+        format!("{delivered} delivered, {filtered} dropped by a plugin, {dead_lettered} failed again");
     if *returned > 0 {
-        eprint!(", {returned} not settled");
+        line.push_str(&format!(", {returned} not settled"));
     }
-    eprintln!("{}", if *stopped { "; stopped before all were read" } else { "" });
+    if *stopped {
+        line.push_str("; stopped before all were read");
+    }
+    tell(line);
     tell_skipped(summary);
     let all_gone = dead_lettered + returned == 0 && !stopped && summary.skipped.is_empty();
     if all_gone { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -135,6 +151,6 @@ fn tell_skipped(summary: &Summary) {
     for (reason, skipped) in &summary.skipped {
         let more = if skipped.count as usize > skipped.ids.len() { ", ..." } else { "" };
         let reason = visible(&Redactor::global().redact(reason));
-        eprintln!("{} left out ({}{more}): {reason}", skipped.count, skipped.ids.join(", "));
+        tell(format_args!("{} left out ({}{more}): {reason}", skipped.count, skipped.ids.join(", ")));
     }
 }
