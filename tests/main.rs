@@ -2,6 +2,7 @@
 
 mod backpressure;
 mod config;
+mod dead_letters;
 mod kill;
 mod languages;
 mod outages;

@@ -80,6 +80,15 @@ pub fn http_client() -> reqwest::Client {
     reqwest::Client::builder().no_proxy().tls_certs_only([]).build().expect("a client")
 }
 
+/// A guest that was built to WebAssembly.
+pub fn guest(name: &str) -> PathBuf {
+    let folder = std::env::var_os("MILLSTREAM_PLUGINS").map(PathBuf::from);
+    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins"));
+    let path = folder.join(format!("{name}.wasm"));
+    assert!(path.exists(), "{} is not there; run `make plugins`", path.display());
+    path.canonicalize().expect("it is there")
+}
+
 /// Runs the binary to its end.
 pub fn run(arguments: &[&str]) -> (ExitStatus, String, String) {
     let output = millstream(arguments).output().expect("the binary starts");

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::support::{DEADLINE, Folder, Running, look, metric, run};
+use crate::support::{DEADLINE, Folder, Running, guest, look, metric, run};
 
 /// How often the memory of a running process is looked at: its peak, so that none is missed but
 /// that of its last moments.
@@ -13,14 +13,6 @@ const BATCH: usize = 256;
 /// Three batches, of which the second has the guilty message.
 const MESSAGES: usize = 700;
 const GUILTY: usize = 300;
-
-fn guest(name: &str) -> PathBuf {
-    let folder = std::env::var_os("MILLSTREAM_PLUGINS").map(PathBuf::from);
-    let folder = folder.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/plugins"));
-    let path = folder.join(format!("{name}.wasm"));
-    assert!(path.exists(), "{} is not there; run `make plugins`", path.display());
-    path.canonicalize().unwrap()
-}
 
 struct Case {
     mode: &'static str,
