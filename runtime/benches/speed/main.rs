@@ -63,7 +63,7 @@ fn plugins(bench: &mut Bench, engine: &Arc<PluginEngine>) -> anyhow::Result<()> 
             black_box(&out);
         }
     };
-    let mut sandboxed = |mode: &str| -> anyhow::Result<_> {
+    let sandboxed = |mode: &str| -> anyhow::Result<_> {
         let mut instance = instance(engine, mode)?;
         let batch = batch.clone();
         Ok(move || {
