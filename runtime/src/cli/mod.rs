@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
+use self::output::tell;
 use crate::config::{self, Environment, Pipeline};
 use crate::plugin::{EngineSettings, PluginEngine, compile};
 
@@ -69,7 +70,7 @@ fn load(path: &Path, data_dir: Option<&Path>, engine: Option<&Arc<PluginEngine>>
     let mut environment = Environment::process();
     environment.data_dir = data_dir.map(Path::to_owned);
     environment.engine = engine.cloned();
-    config::load(path, &environment).inspect_err(|report| eprintln!("{report}")).ok()
+    config::load(path, &environment).inspect_err(|report| tell(report)).ok()
 }
 
 /// The one pipeline of a file; `None` as for [`load`].

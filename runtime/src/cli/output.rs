@@ -1,6 +1,8 @@
-//! Standard output that may be closed by its reader (`| head`), which is no error.
+//! Standard output and standard error, which may be closed by their readers (`| head`): that is no
+//! error.
 
-use std::io::{self, BufWriter, Stdout, Write};
+use std::fmt::Display;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use anyhow::Context;
 
@@ -32,6 +34,12 @@ fn still_read(result: io::Result<()>) -> anyhow::Result<bool> {
     }
 }
 
+/// Tells people a line on standard error.
+pub fn tell(line: impl Display) {
+    // What they do not want to read need not be told; `eprintln!` would panic.
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// The text with control characters made visible, so that what came from outside cannot play with
 /// the terminal. Line breaks and tabs stay.
 pub fn visible(text: &str) -> String {
@@ -48,14 +56,13 @@ pub fn visible(text: &str) -> String {
 
 /// Asks for a yes on the terminal. Without one `--yes` must say it.
 pub fn confirm(question: &str, yes: bool) -> anyhow::Result<bool> {
-    use std::io::IsTerminal;
     if yes {
         return Ok(true);
     }
     if !io::stdin().is_terminal() {
         anyhow::bail!("{question} nobody is there to answer; add --yes");
     }
-    eprint!("{question} [y/N] ");
+    write!(io::stderr(), "{question} [y/N] ").context("cannot ask on standard error")?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).context("cannot read the answer")?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))

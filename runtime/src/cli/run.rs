@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::output::tell;
 use crate::config::secrets::Redactor;
 use crate::config::{DeadLetterStore as DeadLetterTarget, Pipeline};
 use crate::dead_letters::replay::ReplayContext;
@@ -113,7 +114,8 @@ impl Run {
             match result {
                 Ok(snapshot) => report(&name, &file, &snapshot),
                 Err(error) => {
-                    eprintln!("error: pipeline {name}: {}", Redactor::global().redact(&format!("{error:#}")));
+                    let error = format!("{error:#}");
+                    tell(format_args!("error: pipeline {name}: {}", Redactor::global().redact(&error)));
                     code = ExitCode::FAILURE;
                 }
             }
@@ -253,7 +255,7 @@ pub(super) fn stop_on_signals() -> anyhow::Result<CancellationToken> {
         tracing::info!("stopping: what is in flight is brought to its end");
         stopped.cancel();
         interrupt.recv().await;
-        eprintln!("stopped at once; what was in flight will be read again");
+        tell("stopped at once; what was in flight will be read again");
         std::process::exit(130);
     });
     Ok(stop)
@@ -261,16 +263,16 @@ pub(super) fn stop_on_signals() -> anyhow::Result<CancellationToken> {
 
 fn report(name: &str, file: &Path, snapshot: &Snapshot) {
     let Books { received, delivered, filtered, dead_lettered, returned, .. } = snapshot.books;
-    eprint!(
+    let mut line = format!(
         "{name}: read {received}, delivered {delivered}, filtered {filtered}, dead letters {dead_lettered}"
     );
     if returned > 0 {
-        eprint!(", given back to the source {returned}");
+        line.push_str(&format!(", given back to the source {returned}"));
     }
     if dead_lettered > 0 {
-        eprint!(" (millstream dlq list {})", file.display());
+        line.push_str(&format!(" (millstream dlq list {})", file.display()));
     }
-    eprintln!();
+    tell(line);
 }
 
 /// Draws a line for each pipeline, on a terminal.
