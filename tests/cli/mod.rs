@@ -1,8 +1,12 @@
 //! What the command line prints, to whom, and what it must not print.
 
 use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::time::Instant;
 
-use crate::support::{Folder, millstream};
+use crate::support::{DEADLINE, Folder, Running, http_client, millstream};
 
 /// Standard error or output that takes nothing.
 fn full() -> File {
@@ -51,4 +55,99 @@ fn standard_output_that_takes_nothing_is_an_error_in_words() {
     let told = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert!(told.starts_with("error: cannot write to standard output: "), "{told}");
+}
+
+/// A server that answers every request with 400 and the credentials that it was sent.
+fn echo_of_credentials() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut reader = BufReader::new(stream.expect("a connection"));
+            let (mut line, mut seen, mut length) = (String::new(), String::new(), 0);
+            while reader.read_line(&mut line).expect("a head") > 2 {
+                if line.to_lowercase().starts_with("authorization:") {
+                    line.trim().clone_into(&mut seen);
+                }
+                if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                    length = value.trim().parse().expect("a length");
+                }
+                line.clear();
+            }
+            reader.read_exact(&mut vec![0; length]).expect("a body");
+            let answer = format!(
+                "HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: {}\r\n\r\n{seen}",
+                seen.len()
+            );
+            reader.get_mut().write_all(answer.as_bytes()).expect("it is read");
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn p7_who_sends_by_http_is_not_told_the_value_of_a_variable() {
+    let folder = Folder::new();
+    let pipeline = format!(
+        "name = \"p\"\n[source]\ntype = \"http\"\nlisten = \"127.0.0.1:0\"\n\
+         [[sink]]\ntype = \"http\"\nurl = \"http://{}/\"\nbearer_token = \"${{WEBHOOK_SECRET}}\"\n",
+        echo_of_credentials()
+    );
+    let mut running = Running::start(&folder, &folder.write("p.toml", &pipeline));
+    let address = running.address("sources::http");
+    let answer = http_client().post(format!("http://{address}/")).body("x").send().await.expect("an answer");
+    let answer = answer.text().await.expect("a body");
+    assert!(
+        answer.contains("dead-lettered") && answer.contains("Bearer (from ${WEBHOOK_SECRET})"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn p7_metrics_do_not_hold_the_value_of_a_variable() {
+    let folder = Folder::new();
+    // The secret that every test pipeline is given, as the name of a file.
+    folder.write("It's a Secret to Everybody", "one\ntwo\n");
+    let pipeline = "name = \"p\"\n[source]\ntype = \"file\"\nmode = \"follow\"\npath = \"${WEBHOOK_SECRET}\"\n\
+                    [[sink]]\ntype = \"drop\"\n";
+    let mut running = Running::start(&folder, &folder.write("p.toml", pipeline));
+    let address = running.address("admin server");
+    // The admin server answers before the pipeline has started.
+    let metrics = page_with(&mut running, &address, "metrics", "messaging_messages_received_total{").await;
+    assert!(metrics.contains("queue=\"file:(from ${WEBHOOK_SECRET})\""), "{metrics}");
+    assert!(!metrics.contains("Secret to"), "{metrics}");
+}
+
+#[test]
+fn p7_an_error_that_ends_the_process_does_not_hold_the_value_of_a_variable() {
+    let folder = Folder::new();
+    // A folder that cannot be made under a file.
+    folder.write("hidden-place", "");
+    let pipeline = "name = \"p\"\n[source]\ntype = \"generate\"\ncount = 1\n\
+                    [[sink]]\ntype = \"file\"\npath = \"${PLACE}/out\"\n";
+    let file = folder.write("p.toml", pipeline).display().to_string();
+    let output = millstream(&["run", &file, "--admin", "127.0.0.1:0"])
+        .env("PLACE", "hidden-place")
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("error: pipeline p") && told.contains("(from ${PLACE})"), "{told}");
+    assert!(!told.contains("hidden-place"), "{told}");
+}
+
+/// A page of the admin server, as soon as it holds this.
+async fn page_with(running: &mut Running, address: &str, page: &str, text: &str) -> String {
+    let client = http_client();
+    let end = Instant::now() + DEADLINE;
+    loop {
+        let answer = client.get(format!("http://{address}/{page}")).send().await.expect("an answer");
+        let body = answer.text().await.expect("a body");
+        if body.contains(text) {
+            return body;
+        }
+        assert!(!running.has_ended(), "it ended before {text:?} was there\n{}", running.log());
+        assert!(Instant::now() < end, "no {text:?} in\n{body}\n{}", running.log());
+    }
 }

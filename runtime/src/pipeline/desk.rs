@@ -98,7 +98,8 @@ impl Desk {
             self.write(&letters).await?;
             for (_, GivenUp { held, why }) in given_up {
                 self.shared.count_error(&why.stage.to_string(), &why.code);
-                held.dead_lettered(&why.reason);
+                // An http source tells it to the one who sent the message.
+                held.dead_lettered(&Redactor::global().redact(&why.reason));
             }
             if let Some(guard) = &mut self.guard {
                 guard.check(self.shared.ledger.books().received, letters.len() as u64, Instant::now())?;

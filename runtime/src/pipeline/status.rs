@@ -7,6 +7,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::Shared;
 use super::ledger::Held;
+use crate::config::secrets::Redactor;
 use crate::message::Batch;
 use crate::observe::metrics::{Metrics, Observed};
 
@@ -106,6 +107,8 @@ impl PipelineMetrics {
         sinks: &[String],
         type_header: Option<String>,
     ) -> PipelineMetrics {
+        // It holds the path of the source, which may come from a variable.
+        let source = &*Redactor::global().redact(source);
         PipelineMetrics {
             received: Counted::new(&metrics.received, source, type_header.clone()),
             sent: (sinks.iter()).map(|sink| Counted::new(&metrics.sent, sink, type_header.clone())).collect(),
