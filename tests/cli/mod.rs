@@ -151,3 +151,54 @@ async fn page_with(running: &mut Running, address: &str, page: &str, text: &str)
         assert!(Instant::now() < end, "no {text:?} in\n{body}\n{}", running.log());
     }
 }
+
+/// Pipelines whose messages go nowhere, so that all they read is in flight.
+fn stuck(folder: &Folder, names: &[&str]) {
+    for name in names {
+        let text = format!(
+            "name = \"{name}\"\n[source]\ntype = \"generate\"\ncount = 7\n\
+             [[sink]]\ntype = \"http\"\nurl = \"http://127.0.0.1:1/\"\n"
+        );
+        folder.write(&format!("{name}.toml"), &text);
+    }
+}
+
+#[tokio::test]
+async fn p8_who_stops_is_not_ready() {
+    let folder = Folder::new();
+    stuck(&folder, &["p"]);
+    let mut running = Running::start(&folder, &folder.path("p.toml"));
+    let address = running.address("admin server");
+    page_with(&mut running, &address, "readyz", "sink http").await;
+    running.terminate();
+    page_with(&mut running, &address, "readyz", r#"{"part":"pipeline","reason":"stopping"}"#).await;
+}
+
+#[tokio::test]
+async fn p11_the_depth_of_a_queue_is_that_of_all_its_pipelines() {
+    let folder = Folder::new();
+    stuck(&folder, &["a", "b"]);
+    let mut running = Running::start(&folder, &folder.path(""));
+    let address = running.address("admin server");
+    for name in ["a", "b"] {
+        let in_flight = format!("millstream_messages{{account=\"in_flight\",pipeline=\"{name}\"}} 7");
+        page_with(&mut running, &address, "metrics", &in_flight).await;
+    }
+    let metrics = page_with(&mut running, &address, "metrics", "messaging_queue_depth{").await;
+    assert!(metrics.contains("messaging_queue_depth{queue=\"generate\"} 14"), "{metrics}");
+}
+
+#[tokio::test]
+async fn p11_the_books_of_a_pipeline_outlast_its_end() {
+    let folder = Folder::new();
+    stuck(&folder, &["a"]);
+    generate(&folder, "short", 10, 100_000);
+    let mut running = Running::start(&folder, &folder.path(""));
+    let address = running.address("admin server");
+    running.wait_for("the end of a pipeline", |running| running.log().contains("short: read 10"));
+    let metrics = page_with(&mut running, &address, "metrics", "pipeline=\"a\"").await;
+    for (account, count) in [("received", 10), ("delivered", 10), ("in_flight", 0)] {
+        let line = format!("millstream_messages{{account=\"{account}\",pipeline=\"short\"}} {count}\n");
+        assert!(metrics.contains(&line), "no {line} in\n{metrics}");
+    }
+}

@@ -180,7 +180,8 @@ impl Observed for Shared {
                 metrics.sink_books.with_label_values(&[self.name.as_str(), name, account]).set(value as i64);
             }
         }
-        metrics.queue_depth.with_label_values(&[&self.metrics.source]).set(books.in_flight as i64);
+        // Sources of several pipelines may have the same name.
+        metrics.queue_depth.with_label_values(&[&self.metrics.source]).add(books.in_flight as i64);
         let bytes = |of, value: usize| {
             metrics.in_flight_bytes.with_label_values(&[self.name.as_str(), of]).set(value as i64);
         };
