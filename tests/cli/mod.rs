@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::process::Stdio;
 use std::time::Instant;
 
-use crate::support::{DEADLINE, Folder, Running, http_client, millstream};
+use crate::support::{DEADLINE, Folder, Running, http_client, millstream, run};
 
 /// Standard error or output that takes nothing.
 fn full() -> File {
@@ -33,6 +33,20 @@ fn p2_what_nobody_can_read_on_standard_error_stops_no_pipeline() {
         .expect("the binary starts");
     assert_eq!(status.code(), Some(0));
     assert_eq!((folder.lines("short.out").len(), folder.lines("long.out").len()), (10, 1000));
+}
+
+#[test]
+fn the_example_of_the_pipeline_file_does_what_it_shows() {
+    let page = include_str!("../../runtime/docs/pipeline-file.md");
+    let example =
+        page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let folder = Folder::new();
+    let file = folder.write("orders.toml", example).display().to_string();
+    let (status, _, told) = run(&["run", &file, "--admin", "127.0.0.1:0"]);
+    assert_eq!(status.code(), Some(0), "{told}");
+    // Its filter lets some orders through and drops others.
+    let delivered = folder.lines("out/orders.ndjson").len();
+    assert!((1..1000).contains(&delivered) && told.contains("read 1000,"), "{delivered} delivered\n{told}");
 }
 
 #[test]
