@@ -196,11 +196,6 @@ fn plugins(
             Some(Err(error)) => {
                 let at = format!("/plugin/{number}");
                 for mut problem in error.problems {
-                    // The mark then stands at the plugin, and the words must say what is meant.
-                    if document.value.pointer(&format!("{at}{}", problem.at)).is_none() {
-                        let field = problem.at.trim_start_matches('/').replace('/', ".");
-                        problem.message = format!("`{field}`: {}", problem.message);
-                    }
                     let pointer = format!("{at}{}", problem.at);
                     let words = [Some(&problem.message), problem.help.as_ref()];
                     let quoted =
