@@ -1,6 +1,7 @@
 //! End-to-end tests with the real binary: a folder a promise or a system.
 
 mod backpressure;
+mod cli;
 mod config;
 mod dead_letters;
 mod kill;

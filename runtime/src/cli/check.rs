@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::output::{Output, tell};
 use crate::config::secrets::Redactor;
 use crate::config::{self, DeadLetterStore, Environment, Pipeline, guarantee};
 
@@ -28,11 +29,13 @@ impl Check {
         match config::load(&self.path, &environment) {
             Ok(pipelines) => {
                 let summaries: Vec<String> = pipelines.iter().map(summary).collect();
-                print!("{}", Redactor::global().redact(&summaries.join("\n")));
+                let mut output = Output::new();
+                output.write(Redactor::global().redact(&summaries.join("\n")).as_bytes())?;
+                output.flush()?;
                 Ok(ExitCode::SUCCESS)
             }
             Err(report) => {
-                eprintln!("{report}");
+                tell(report);
                 Ok(ExitCode::FAILURE)
             }
         }

@@ -1,11 +1,13 @@
 //! `millstream components`: what there is, and the reference of it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
 
+use super::output::Output;
 use crate::config::allowed;
 use crate::config::reference::{self, Kind};
 
@@ -21,8 +23,11 @@ pub struct Components {
 
 impl Components {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        match (self.write, self.name) {
-            (Some(folder), _) => write(&folder)?,
+        let text = match (self.write, self.name) {
+            (Some(folder), _) => {
+                write(&folder)?;
+                return Ok(ExitCode::SUCCESS);
+            }
             (None, Some(name)) => {
                 let entries = reference::entries();
                 let pages: Vec<&str> = entries
@@ -31,13 +36,17 @@ impl Components {
                     .map(|entry| entry.page.as_str())
                     .collect();
                 if pages.is_empty() {
-                    let known = entries.iter().map(|entry| entry.name.as_str());
+                    // A source and a sink may have the same name.
+                    let known: BTreeSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
                     anyhow::bail!("nothing is called `{name}`\n{}", allowed(Some(&name), known));
                 }
-                print!("{}", pages.join("\n"));
+                pages.join("\n")
             }
-            (None, None) => print!("{}", list()),
-        }
+            (None, None) => list(),
+        };
+        let mut output = Output::new();
+        output.write(text.as_bytes())?;
+        output.flush()?;
         Ok(ExitCode::SUCCESS)
     }
 }

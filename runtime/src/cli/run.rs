@@ -90,7 +90,14 @@ impl Run {
                 Ok(open) => {
                     let shared = Arc::clone(&open.running.shared);
                     shown.push((Arc::clone(&shared), Arc::clone(&open.running.progress)));
-                    health.running(&name, move || shared.waits.reasons());
+                    let stopping = stop.clone();
+                    health.running(&name, move || {
+                        let mut reasons = shared.waits.reasons();
+                        if stopping.is_cancelled() {
+                            reasons.push(("pipeline".to_owned(), "stopping".to_owned()));
+                        }
+                        reasons
+                    });
                     let health = health.clone();
                     ended.spawn(async move {
                         let result = open.run().await;
@@ -109,7 +116,8 @@ impl Run {
                 }
             }
         }
-        let progress = tokio::spawn(draw_progress(shown));
+        // Held to the end: the books of a pipeline are those of the life of the process (P11).
+        let progress = tokio::spawn(draw_progress(shown.clone()));
         let mut code = ExitCode::SUCCESS;
         while let Some(joined) = ended.join_next().await {
             let (name, file, result) = joined.context("a pipeline panicked")?;

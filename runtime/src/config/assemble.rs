@@ -186,24 +186,34 @@ fn plugins(
     let mut names = Names::of("plugin");
     let given = given_names(document, "/plugin", &mut names, &values);
     let mut plugins = Vec::new();
-    for (number, (value, name)) in values.into_iter().zip(given).enumerate() {
-        plugins.extend(plugin_section::plugin(document, folders, number, value).map(|mut plugin| {
-            plugin.step = name.unwrap_or_else(|| names.number(&plugin.step));
-            plugin
-        }));
-    }
-    if plugins.len() != count {
-        return None;
-    }
     let mut loaded = Vec::new();
-    for (number, plugin) in plugins.iter().enumerate() {
-        match engine.map(|engine| engine.check(plugin)) {
+    for (number, (value, name)) in values.into_iter().zip(given).enumerate() {
+        let Some(mut plugin) = plugin_section::plugin(document, folders, number, value) else { continue };
+        plugin.step = name.unwrap_or_else(|| names.number(&plugin.step));
+        match engine.map(|engine| engine.check(&plugin)) {
             Some(Ok(plugin)) => loaded.push(plugin),
-            Some(Err(error)) => sections::foreign(document, &format!("/plugin/{number}"), error.problems),
+            // Only the plugin knows the keys of its configuration, so nobody has told of these.
+            Some(Err(error)) => {
+                let at = format!("/plugin/{number}");
+                for mut problem in error.problems {
+                    let pointer = format!("{at}{}", problem.at);
+                    let words = [Some(&problem.message), problem.help.as_ref()];
+                    let quoted =
+                        words.into_iter().flatten().find_map(|text| document.quoted_in_part(&pointer, text));
+                    if let Some(variable) = quoted {
+                        problem.message = format!(
+                            "the plugin cannot use it; why is not told, as that quotes a part of {variable}"
+                        );
+                        problem.help = None;
+                    }
+                    document.foreign_problem(&at, problem);
+                }
+            }
             None => {}
         }
+        plugins.push(plugin);
     }
-    Some((plugins, loaded))
+    (plugins.len() == count).then_some((plugins, loaded))
 }
 
 fn sinks(document: &mut Document, folders: &Folders, value: Option<Value>) -> Option<Vec<SinkSection>> {

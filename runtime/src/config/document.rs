@@ -42,6 +42,8 @@ struct Taint {
     /// What is printed for the value.
     shown: String,
     secrets: Secrets,
+    /// The values themselves.
+    values: Vec<String>,
 }
 
 /// What of a key and its value a problem is about.
@@ -151,7 +153,19 @@ impl Document {
             secrets.add(value, &format!("(from ${{{name}}})"));
         }
         self.secrets.extend(&secrets);
-        self.tainted.insert(pointer.to_owned(), Taint { shown, secrets });
+        let values = from.iter().map(|(_, value)| value.clone()).collect();
+        self.tainted.insert(pointer.to_owned(), Taint { shown, secrets, values });
+    }
+
+    /// What is printed in place of a value that came from the environment and that `text`, which is
+    /// about `pointer`, quotes a part of: a program that cannot be read is told by its next word,
+    /// and that may be one of a secret. Only whole values are blanked out.
+    pub fn quoted_in_part(&self, pointer: &str, text: &str) -> Option<&str> {
+        let text = &self.hide(pointer, text);
+        let near = |tainted: &str| is_within(pointer, tainted) || is_within(tainted, pointer);
+        let quoted = |taint: &Taint| taint.values.iter().any(|value| has_part_of(text, value));
+        let found = self.tainted.iter().find(|(at, taint)| near(at) && quoted(taint));
+        found.map(|(_, taint)| taint.shown.as_str())
     }
 
     /// Whether this string had variables in it: then it may stand for a number, `true` or `false`.
@@ -292,6 +306,15 @@ impl Document {
     pub fn into_report(self) -> Report {
         self.report
     }
+}
+
+/// Characters of a value that are a part of it: fewer stand in many words.
+const PART_CHARS: usize = 3;
+
+fn has_part_of(text: &str, value: &str) -> bool {
+    let value: Vec<char> = value.chars().collect();
+    let is_one_word = |part: &&[char]| !part.iter().any(|c| c.is_whitespace());
+    value.windows(PART_CHARS).filter(is_one_word).any(|part| text.contains(&String::from_iter(part)))
 }
 
 /// Whether a value is this one or in it.

@@ -169,9 +169,10 @@ impl Metrics {
 
     /// Everything, in the text format of Prometheus.
     pub fn render(&self) -> String {
+        // Held to the end, so that two who look do not add to the same sums.
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        self.queue_depth.reset();
         watched.retain(|observed| observed.upgrade().inspect(|observed| observed.observe(self)).is_some());
-        drop(watched);
         for observed in self.kept.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             observed.observe(self);
         }

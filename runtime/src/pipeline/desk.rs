@@ -100,7 +100,8 @@ impl Desk {
             let failed_first = given_up.iter().filter(|(_, given_up)| !given_up.held.is_replay()).count();
             for (_, GivenUp { held, why }) in given_up {
                 self.shared.count_error(&why.stage.to_string(), &why.code);
-                held.dead_lettered(&why.reason);
+                // An http source tells it to the one who sent the message.
+                held.dead_lettered(&Redactor::global().redact(&why.reason));
             }
             if let Some(guard) = &mut self.guard {
                 guard.check(self.shared.ledger.received_first(), failed_first as u64, Instant::now())?;

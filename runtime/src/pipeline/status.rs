@@ -7,6 +7,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::Shared;
 use super::ledger::Held;
+use crate::config::secrets::Redactor;
 use crate::message::Batch;
 use crate::observe::metrics::{Metrics, Observed};
 
@@ -106,6 +107,8 @@ impl PipelineMetrics {
         sinks: &[String],
         type_header: Option<String>,
     ) -> PipelineMetrics {
+        // It holds the path of the source, which may come from a variable.
+        let source = &*Redactor::global().redact(source);
         PipelineMetrics {
             received: Counted::new(&metrics.received, source, type_header.clone()),
             sent: (sinks.iter()).map(|sink| Counted::new(&metrics.sent, sink, type_header.clone())).collect(),
@@ -177,7 +180,8 @@ impl Observed for Shared {
                 metrics.sink_books.with_label_values(&[self.name.as_str(), name, account]).set(value as i64);
             }
         }
-        metrics.queue_depth.with_label_values(&[&self.metrics.source]).set(books.in_flight as i64);
+        // Sources of several pipelines may have the same name.
+        metrics.queue_depth.with_label_values(&[&self.metrics.source]).add(books.in_flight as i64);
         let bytes = |of, value: usize| {
             metrics.in_flight_bytes.with_label_values(&[self.name.as_str(), of]).set(value as i64);
         };

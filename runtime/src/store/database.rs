@@ -194,6 +194,9 @@ fn explain(error: rusqlite::Error, path: &Path) -> anyhow::Error {
             )
         }
         Some(ErrorCode::DiskFull) => format!("no space is left for {path}; make space on its disk"),
+        Some(ErrorCode::SystemIoFailure) => {
+            format!("the disk refuses to read or write {path}; see whether it is full or damaged")
+        }
         Some(ErrorCode::ReadOnly) => format!("{path} cannot be written; see its owner, mode and file system"),
         Some(ErrorCode::DatabaseBusy) => {
             format!("{path} is held by another program for over {} s; close it", BUSY_TIMEOUT.as_secs())
@@ -284,6 +287,17 @@ mod tests {
         let error = format!("{:#}", Database::open(&path).err().unwrap());
         assert!(error.contains("is damaged; nothing of it was deleted"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), garbage);
+    }
+
+    #[test]
+    fn a_disk_that_fails_is_told_with_what_to_do() {
+        // What a full tmpfs gives at the start (SQLITE_IOERR_SHMSIZE).
+        let failure = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(4874), None);
+        let error = format!("{:#}", explain(failure, Path::new("data/store.sqlite")));
+        assert!(
+            error.starts_with("the disk refuses to read or write data/store.sqlite; see whether"),
+            "{error}"
+        );
     }
 
     #[test]
