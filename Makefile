@@ -1,43 +1,53 @@
 # `make` lists the targets.
 export CARGO_TARGET_DIR ?= $(CURDIR)/target
 BINARY = $(CARGO_TARGET_DIR)/release/millstream
+BUILT_INS = $(notdir $(patsubst %/Cargo.toml,%,$(wildcard plugins/*/Cargo.toml)))
 
-.PHONY: help demo test soak docs lint plugins build clean
+.PHONY: help demo test bench soak docs lint plugins built-ins build clean
 
 help:
 	@echo "make demo     build, run the example over real webhooks, show what came of it"
 	@echo "make test     all tests"
+	@echo "make bench    speed and memory beside native controls"
 	@echo "make soak     the tests that kill, fail and press, with all their rounds"
 	@echo "make lint     format and clippy, warnings as errors"
 	@echo "make docs     write the reference under runtime/docs anew"
 	@echo "make build    the binary, at target/release/millstream"
-	@echo "make plugins  the built-in plugins, to WebAssembly"
+	@echo "make plugins  the plugins, those of the tests too, to WebAssembly"
 	@echo "make clean    remove what was built and what the demo left"
 
 plugins:
 	plugins/build.sh
 
-build: plugins
+# Without the plugins of the tests.
+built-ins:
+	plugins/build.sh $(BUILT_INS)
+
+build: built-ins
 	cargo build --release --locked --package millstream
 
-demo: plugins
+demo: built-ins
 	cargo build --release --locked --package millstream --no-default-features
 	pipelines/demo.sh $(BINARY)
 
-# The host and its tests share the build of the demo; plugins are tested natively, on their own.
+# All in the profile of the demo, whose build they share. Plugins are tested natively, apart from the
+# host: together, each would get the features that any of them asks of a common dependency.
 test: plugins
 	cargo test --release --locked --package millstream
-	cargo test --locked --workspace --exclude millstream
+	cargo test --release --locked --workspace --exclude millstream
 
 soak: plugins
 	MILLSTREAM_SOAK=1 cargo test --release --locked --package millstream --test e2e -- --nocapture
+
+bench: plugins
+	cargo bench --locked --package millstream
 
 docs: build
 	$(BINARY) components --write runtime/docs/reference
 
 lint: plugins
 	cargo fmt --all --check
-	cargo clippy --locked --workspace --all-targets -- --deny warnings
+	cargo clippy --release --locked --workspace --all-targets -- --deny warnings
 
 clean:
 	cargo clean

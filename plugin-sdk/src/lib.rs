@@ -64,7 +64,6 @@ pub mod lookup;
 pub mod message;
 pub mod output;
 pub mod plugin;
-pub mod pointer;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
@@ -82,6 +81,7 @@ pub mod bindings {
 
 pub use config::{ConfigError, NoConfig, Secret};
 pub use message::{Batch, Message};
+pub use millstream_json_pointer as pointer;
 pub use output::{Emission, Output};
 pub use plugin::{Failure, Filter, Map, Plugin, Process, Reads, Verdict};
 

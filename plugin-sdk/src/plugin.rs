@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use millstream_json_pointer::NotJson;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -93,6 +94,12 @@ pub(crate) struct FailureParts {
     pub(crate) retry: bool,
     pub(crate) code: Cow<'static, str>,
     pub(crate) text: String,
+}
+
+impl From<NotJson> for Failure {
+    fn from(not_json: NotJson) -> Failure {
+        Failure::reject("payload-not-json", not_json.to_string())
+    }
 }
 
 impl Failure {

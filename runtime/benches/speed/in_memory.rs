@@ -1,18 +1,17 @@
 //! What the engine costs beside plugins: messages from memory, no plugin, a sink that drops.
 
+use std::hint::black_box;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use rustix::time::{ClockId, clock_gettime};
 
 use millstream::message::{Batch, Position};
 use millstream::plugin::PluginEngine;
 use millstream::sources::{CommitKind, Committer, OpenSource, Read, ReadBatch, ReadLimit, Reader};
 use millstream_bench::{keeps, order};
 
-use crate::rounds::Bench;
+use crate::rounds::{Bench, Clock};
 use crate::whole::run_pipeline;
 use crate::{BATCH, batch_of};
 
@@ -31,11 +30,7 @@ type = "drop"
 
 /// In CPU time of all threads: the parts of a pipeline work beside each other, so the time on the
 /// clock would hide what they cost.
-pub fn engine_beside_plugins(
-    bench: &mut Bench,
-    engine: &Arc<PluginEngine>,
-    folder: &Path,
-) -> anyhow::Result<()> {
+pub fn engine_beside_plugins(bench: &Bench, engine: &Arc<PluginEngine>, folder: &Path) -> anyhow::Result<()> {
     let name = "engine: no plugin, CPU of all threads / native filter";
     if !bench.wants(name) {
         return Ok(());
@@ -46,31 +41,26 @@ pub fn engine_beside_plugins(
     let file = folder.join("in-memory.toml");
     std::fs::write(&file, PIPELINE)?;
     let measured = || {
-        let before = cpu_time();
         let source = OpenSource {
             name: "memory".into(),
             reader: Box::new(Memory { batches: Arc::clone(&batches), next: 0 }),
             committer: Box::new(Forgetful),
             describe: Arc::new(|position| position.offset.to_string()),
         };
-        let books = run_pipeline(&file, engine, Some(source)).expect("the pipeline runs");
-        assert_eq!(books.delivered, (BATCH * BATCHES) as u64);
-        cpu_time() - before
+        Clock::Process.time(|| {
+            let books = run_pipeline(&file, engine, Some(source)).expect("the pipeline runs");
+            assert_eq!(books.delivered, (BATCH * BATCHES) as u64);
+        })
     };
     let control = || {
-        let before = cpu_time();
-        for order in std::iter::repeat_n(&orders, BATCHES).flatten() {
-            std::hint::black_box(keeps(std::hint::black_box(order)).is_ok());
-        }
-        cpu_time() - before
+        Clock::Process.time(|| {
+            for order in std::iter::repeat_n(&orders, BATCHES).flatten() {
+                black_box(keeps(black_box(order)).expect("an order"));
+            }
+        })
     };
-    bench.pair_timed(name, 11, BATCH * BATCHES, measured, control);
+    bench.pair(name, 11, (BATCH * BATCHES, "message"), measured, control);
     Ok(())
-}
-
-fn cpu_time() -> Duration {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec as u32)
 }
 
 struct Memory {

@@ -2,7 +2,7 @@
 //!
 //! Each figure is measured in turns with its control, round by round in one run, so that what else
 //! the machine does meets both. What is printed is the median of the rounds' ratios, with the
-//! lowest and the highest. The functions in the sandbox and in the controls are the same ones, of
+//! lowest and the highest, and then the two times. The functions in the sandbox and in the controls are the same ones, of
 //! `tests/guests/bench`.
 //!
 //!     cargo bench                          all
@@ -24,67 +24,66 @@ use millstream::plugin::{
 };
 use millstream_bench::{keeps, order, transform};
 
-use rounds::Bench;
+use rounds::{Bench, Clock};
 
 /// Messages of a batch: what sources read at once by default.
 const BATCH: usize = 256;
 /// Batches of a round: 50,000 messages take some 20 ms.
 const BATCHES: usize = 200;
+const ROUNDS: usize = 21;
 
 fn main() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let mut bench = Bench::from_arguments();
+    let bench = Bench::from_arguments();
     let engine = engine(folder.path())?;
     println!("messages of {} bytes, batches of {BATCH}, all limits on", order(12).len());
-    plugins(&mut bench, &engine)?;
-    in_memory::engine_beside_plugins(&mut bench, &engine, folder.path())?;
-    whole::file_to_file(&mut bench, &engine, folder.path())?;
-    process::idle_and_start(&mut bench, folder.path())
+    plugins(&bench, &engine)?;
+    in_memory::engine_beside_plugins(&bench, &engine, folder.path())?;
+    whole::file_to_file(&bench, &engine, folder.path())?;
+    process::idle_and_start(&bench, folder.path())
 }
 
 /// A plugin's own time and the boundary, without a pipeline.
-fn plugins(bench: &mut Bench, engine: &Arc<PluginEngine>) -> anyhow::Result<()> {
+fn plugins(bench: &Bench, engine: &Arc<PluginEngine>) -> anyhow::Result<()> {
     let orders: Vec<Vec<u8>> = (0..BATCH as u64).map(order).collect();
     let batch = batch_of(&orders, 0);
-    let messages = BATCH * BATCHES;
-    let mut native_filter = || {
-        for order in std::iter::repeat_n(&orders, BATCHES).flatten() {
-            black_box(keeps(black_box(order)).is_ok_and(|keeps| keeps));
-        }
+    let native_filter = || {
+        Clock::Thread.time(|| {
+            for order in std::iter::repeat_n(&orders, BATCHES).flatten() {
+                black_box(keeps(black_box(order)).expect("an order"));
+            }
+        })
     };
     let mut out = Vec::new();
-    let mut native_transform = || {
-        for _ in 0..BATCHES {
-            out.clear();
-            for order in &orders {
-                let event = transform(black_box(order)).expect("an order");
-                serde_json::to_writer(&mut out, &event).expect("a vector takes all");
+    let native_transform = || {
+        Clock::Thread.time(|| {
+            for _ in 0..BATCHES {
+                out.clear();
+                for order in &orders {
+                    let event = transform(black_box(order)).expect("an order");
+                    serde_json::to_writer(&mut out, &event).expect("a vector takes all");
+                }
+                black_box(&out);
             }
-            black_box(&out);
-        }
+        })
     };
     let sandboxed = |mode: &str| -> anyhow::Result<_> {
         let mut instance = instance(engine, mode)?;
         let batch = batch.clone();
         Ok(move || {
-            for _ in 0..BATCHES {
-                black_box(instance.process(batch.clone(), 0).expect("the plugin runs"));
-            }
+            Clock::Thread.time(|| {
+                for _ in 0..BATCHES {
+                    black_box(instance.process(batch.clone(), 0).expect("the plugin runs"));
+                }
+            })
         })
     };
-    bench.pair(
-        "boundary: identity plugin / native filter",
-        messages,
-        sandboxed("identity")?,
-        &mut native_filter,
-    );
-    bench.pair("plugin: filter / native filter", messages, sandboxed("filter-json")?, &mut native_filter);
-    bench.pair(
-        "plugin: transform / native transform",
-        messages,
-        sandboxed("transform-json")?,
-        &mut native_transform,
-    );
+    let messages = (BATCH * BATCHES, "message");
+    let (identity, filter, transform) =
+        (sandboxed("identity")?, sandboxed("filter-json")?, sandboxed("transform-json")?);
+    bench.pair("boundary: identity plugin / native filter", ROUNDS, messages, identity, native_filter);
+    bench.pair("plugin: JSON filter / native filter", ROUNDS, messages, filter, native_filter);
+    bench.pair("plugin: JSON transform / native transform", ROUNDS, messages, transform, native_transform);
     Ok(())
 }
 

@@ -32,7 +32,7 @@ config = { program = "{repo: .repository.full_name, by: .sender.login}" }
 type = "drop"
 "#;
 
-pub fn idle_and_start(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
+pub fn idle_and_start(bench: &Bench, folder: &Path) -> anyhow::Result<()> {
     let names = ["process: start to listening, warm cache / millstream --version", "process: idle memory"];
     if !names.iter().any(|name| bench.wants(name)) {
         return Ok(());
@@ -47,12 +47,12 @@ pub fn idle_and_start(bench: &mut Bench, folder: &Path) -> anyhow::Result<()> {
         time
     };
     // The first start, whose time does not count, fills the cache of compiled plugins.
-    bench.pair_timed(names[0], 11, 1, start, || version().expect("the binary starts"));
+    bench.pair(names[0], 11, (1, "start"), start, || version().expect("the binary starts"));
     if bench.wants(names[1]) {
         let (mut idle, _) = Idle::start(&file)?;
         let resident = idle.resident_kib()?;
         idle.stop();
-        println!("{:<52} {:.1} MiB resident with 3 plugins", names[1], resident as f64 / 1024.0);
+        println!("{:<60} {:.1} MiB resident with 3 plugins", names[1], resident as f64 / 1024.0);
     }
     Ok(())
 }

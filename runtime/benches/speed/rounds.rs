@@ -2,7 +2,40 @@
 
 use std::time::{Duration, Instant};
 
-const ROUNDS: usize = 21;
+use rustix::time::{ClockId, clock_gettime};
+
+/// What a time is of.
+#[derive(Clone, Copy)]
+pub enum Clock {
+    /// This thread on a processor: what waits for others to leave it does not count.
+    Thread,
+    /// All threads of this process on processors.
+    Process,
+    /// The clock on the wall.
+    Wall,
+}
+
+impl Clock {
+    /// The time that `run` takes.
+    pub fn time(self, run: impl FnOnce()) -> Duration {
+        let clock = match self {
+            Clock::Thread => ClockId::ThreadCPUTime,
+            Clock::Process => ClockId::ProcessCPUTime,
+            Clock::Wall => {
+                let start = Instant::now();
+                run();
+                return start.elapsed();
+            }
+        };
+        let now = || {
+            let now = clock_gettime(clock);
+            Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec as u32)
+        };
+        let start = now();
+        run();
+        now() - start
+    }
+}
 
 pub struct Bench {
     /// Words of which a name must hold one; none for all.
@@ -19,47 +52,29 @@ impl Bench {
         self.wanted.is_empty() || self.wanted.iter().any(|word| name.contains(word.as_str()))
     }
 
-    /// Measures the time that each takes for `messages`.
+    /// Measures both, round by round, and prints the medians: of the time that each takes for one of
+    /// `count` times `unit`, and of their ratio.
     pub fn pair(
-        &mut self,
-        name: &str,
-        messages: usize,
-        mut measured: impl FnMut(),
-        mut control: impl FnMut(),
-    ) {
-        let timed = |run: &mut dyn FnMut()| {
-            let start = Instant::now();
-            run();
-            start.elapsed()
-        };
-        self.pair_timed(name, ROUNDS, messages, || timed(&mut measured), || timed(&mut control));
-    }
-
-    /// As [`Bench::pair`], with times that each of them took itself.
-    pub fn pair_timed(
-        &mut self,
+        &self,
         name: &str,
         rounds: usize,
-        messages: usize,
+        (count, unit): (usize, &str),
         mut measured: impl FnMut() -> Duration,
         mut control: impl FnMut() -> Duration,
     ) {
         if !self.wants(name) {
             return;
         }
-        // The first round warms caches and sizes of calls.
+        // The first round fills caches and finds the size of calls.
         measured();
         control();
-        let mut times: Vec<(f64, f64)> = Vec::new();
-        for _ in 0..rounds {
-            let nanos = |time: Duration| time.as_nanos() as f64 / messages as f64;
-            times.push((nanos(measured()), nanos(control())));
-        }
+        let micros = |time: Duration| time.as_secs_f64() * 1e6 / count as f64;
+        let times: Vec<(f64, f64)> = (0..rounds).map(|_| (micros(measured()), micros(control()))).collect();
         let ratios = spread(times.iter().map(|(measured, control)| measured / control));
         let measured = spread(times.iter().map(|&(measured, _)| measured));
         let control = spread(times.iter().map(|&(_, control)| control));
         println!(
-            "{name:<52} ratio {:.2} ({:.2}-{:.2})   {:.0} ns and {:.0} ns a message",
+            "{name:<60} ratio {:.2} ({:.2}-{:.2}): {:.3} and {:.3} microseconds a {unit}",
             ratios.median, ratios.lowest, ratios.highest, measured.median, control.median
         );
     }

@@ -4,7 +4,6 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -19,12 +18,12 @@ use millstream::store::DataFolder;
 use millstream_bench::{keeps, order, transform};
 
 use crate::guest;
-use crate::rounds::Bench;
+use crate::rounds::{Bench, Clock};
 
 /// 300 MB: starting and stopping a pipeline is lost in the noise.
 const MESSAGES: usize = 1_000_000;
 
-pub fn file_to_file(bench: &mut Bench, engine: &Arc<PluginEngine>, folder: &Path) -> anyhow::Result<()> {
+pub fn file_to_file(bench: &Bench, engine: &Arc<PluginEngine>, folder: &Path) -> anyhow::Result<()> {
     let input = folder.join("orders.ndjson");
     for (name, lanes) in [
         ("whole: file to file, filter and transform, 1 lane / native loop", 1),
@@ -41,16 +40,16 @@ pub fn file_to_file(bench: &mut Bench, engine: &Arc<PluginEngine>, folder: &Path
         let (sandboxed, native) = (folder.join("sandboxed.ndjson"), folder.join("native.ndjson"));
         let measured = || {
             remove(&sandboxed);
-            let start = Instant::now();
-            let books = run_pipeline(&file, engine, None).expect("the pipeline runs");
-            assert_eq!((books.received, books.dead_lettered), (MESSAGES as u64, 0));
-            start.elapsed()
+            Clock::Wall.time(|| {
+                let books = run_pipeline(&file, engine, None).expect("the pipeline runs");
+                assert_eq!((books.received, books.dead_lettered), (MESSAGES as u64, 0));
+            })
         };
         let control = || {
             remove(&native);
-            native_loop(&input, &native).expect("the loop runs")
+            Clock::Wall.time(|| native_loop(&input, &native).expect("the loop runs"))
         };
-        bench.pair_timed(name, 7, MESSAGES, measured, control);
+        bench.pair(name, 7, (MESSAGES, "message"), measured, control);
         let same = std::fs::read(&sandboxed)? == std::fs::read(&native)?;
         anyhow::ensure!(same || lanes > 1, "the pipeline and the native loop wrote different files");
     }
@@ -107,8 +106,7 @@ pub fn run_pipeline(
 }
 
 /// What one would write without Millstream: no order, retry or dead letters, and an fsync at the end.
-fn native_loop(input: &Path, output: &Path) -> anyhow::Result<Duration> {
-    let start = Instant::now();
+fn native_loop(input: &Path, output: &Path) -> anyhow::Result<()> {
     let mut lines = BufReader::with_capacity(1 << 20, File::open(input)?);
     let mut out = BufWriter::with_capacity(1 << 20, File::create(output)?);
     let mut line = Vec::new();
@@ -120,8 +118,7 @@ fn native_loop(input: &Path, output: &Path) -> anyhow::Result<Duration> {
         }
         line.clear();
     }
-    out.into_inner()?.sync_all()?;
-    Ok(start.elapsed())
+    Ok(out.into_inner()?.sync_all()?)
 }
 
 fn write_orders(path: &Path) -> anyhow::Result<()> {

@@ -1,6 +1,6 @@
 //! What the plugin `mask` hides in a pipeline is hidden where its dead letters are shown, too.
 
-use millstream_sdk::pointer::Pointers;
+use millstream_json_pointer::Pointers;
 use serde::Deserialize;
 
 use super::{DeadLetter, Stage};
