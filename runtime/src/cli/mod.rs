@@ -5,6 +5,7 @@ mod checkpoint;
 mod components;
 mod dlq;
 mod output;
+mod plugin;
 mod run;
 
 use std::path::Path;
@@ -32,6 +33,7 @@ enum Command {
     Dlq(dlq::Dlq),
     Checkpoint(checkpoint::Checkpoint),
     Components(components::Components),
+    Plugin(plugin::Plugin),
     /// Compiles a plugin from standard input to standard output; the host calls it.
     #[command(name = compile::SUBCOMMAND, hide = true)]
     CompilePlugin,
@@ -46,6 +48,7 @@ impl Cli {
             Command::Dlq(dlq) => dlq.run(),
             Command::Checkpoint(checkpoint) => checkpoint.run(),
             Command::Components(components) => components.run(),
+            Command::Plugin(plugin) => plugin.run(),
             Command::CompilePlugin => compile::run(),
         }
     }

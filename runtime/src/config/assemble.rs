@@ -72,11 +72,7 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
     validate::section(document, section, &keys, &mut root);
     let Value::Object(mut root) = root else { return None };
     let name = names::read(document, "/name", root.get("name"));
-    let base = match document.file.parent() {
-        Some(folder) if folder != Path::new("") => folder.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    let folders = Folders { name: name.clone().unwrap_or_default(), base };
+    let folders = Folders { name: name.clone().unwrap_or_default(), base: base_of(&document.file) };
 
     let ordering: Option<Ordering> = read_or_default(document, &mut root, "ordering");
     let require: Option<Option<Guarantee>> = read_or_default(document, &mut root, "require");
@@ -175,6 +171,22 @@ fn retry(document: &mut Document, value: Option<Value>) -> Option<Retry> {
 }
 
 /// The plugins, and with an engine what it made of them.
+/// Folder of a file: relative paths in it start there.
+fn base_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder.to_owned(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// The plugins of a document and nothing else of it, `None` if they have problems. It may be a part
+/// of a pipeline file.
+pub fn only_plugins(document: &mut Document) -> Option<Vec<PluginSpec>> {
+    let folders = Folders { name: String::new(), base: base_of(&document.file) };
+    let value = document.value.get("plugin").cloned();
+    plugins(document, &folders, None, value).map(|(specs, _)| specs)
+}
+
 fn plugins(
     document: &mut Document,
     folders: &Folders,

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::document::{Document, Mark};
 use super::report::{Located, Report};
 use super::{Environment, Pipeline, assemble};
+use crate::plugin::PluginSpec;
 
 /// Reads and checks a pipeline file, or every `*.toml` of a folder (not of folders in it), in the
 /// order of their names. Connects to nothing.
@@ -32,6 +33,24 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Vec<Pipeline>, Rep
         pipelines.extend(pipeline);
     }
     if report.is_empty() { Ok(pipelines) } else { Err(report) }
+}
+
+/// Reads the `[[plugin]]` sections of a file, which need not be a whole pipeline.
+///
+/// # Errors
+/// Everything that is wrong with them.
+pub fn load_plugins(file: &Path, environment: &Environment) -> Result<Vec<PluginSpec>, Report> {
+    let mut document = Document::open(file, environment).map_err(|problem| {
+        let mut report = Report::default();
+        report.push(problem);
+        report
+    })?;
+    let plugins = assemble::only_plugins(&mut document);
+    let report = document.into_report();
+    match plugins {
+        Some(plugins) if report.is_empty() => Ok(plugins),
+        _ => Err(report),
+    }
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, Report> {

@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::plugin::{Plugin, PluginSpec};
 use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
-pub use load::load;
+pub use load::{load, load_plugins};
 pub use parse::parse;
 use problem::Problem;
 use units::{ByteSize, Interval};

@@ -1,6 +1,7 @@
 //! Compiling, which nothing interrupts: so it happens in a process of its own, under limits, and
 //! once for each plugin.
 
+use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -121,21 +122,24 @@ fn refused(code: &Code, error: &str) -> Wrong {
 
 /// Compiles a plugin's file: a core module is made a component first.
 fn compile(wasm: &[u8]) -> Result<Vec<u8>, String> {
+    let engine = compiling_engine().map_err(|error| format!("{error:#}"))?;
+    engine.precompile_component(&to_component(wasm)?).map_err(|error| format!("{error:#}"))
+}
+
+/// The component of a plugin's file, which may be one already or the core module that the SDK makes.
+/// Nothing in it is validated: the compiler does that.
+///
+/// # Errors
+/// The module does not say which world it is for.
+pub fn to_component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, String> {
     /// The layer field of the header (`Binary.md` of the component model).
     const COMPONENT: [u8; 4] = [0x0d, 0x00, 0x01, 0x00];
-    let engine = compiling_engine().map_err(|error| format!("{error:#}"))?;
-    let encoded;
-    let component = if wasm.get(4..8) == Some(&COMPONENT) {
-        wasm
-    } else {
-        encoded = ComponentEncoder::default()
-            .validate(false) // the compiler does
-            .module(wasm)
-            .and_then(|mut encoder| encoder.encode())
-            .map_err(|error| format!("{error:#}"))?;
-        &encoded
-    };
-    engine.precompile_component(component).map_err(|error| format!("{error:#}"))
+    if wasm.get(4..8) == Some(&COMPONENT) {
+        return Ok(Cow::Borrowed(wasm));
+    }
+    let encoder = ComponentEncoder::default().validate(false).module(wasm);
+    let component = encoder.and_then(|mut encoder| encoder.encode());
+    component.map(Cow::Owned).map_err(|error| format!("{error:#}"))
 }
 
 /// Compiles in a process of our own binary, whose crash or hang is not ours.

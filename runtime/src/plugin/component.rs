@@ -45,9 +45,13 @@ impl PluginEngine {
         if let Some(pinned) = &spec.sha256 {
             check_pin(pinned, &code)?;
         }
-        let component = self.component(&code).map_err(|(message, help)| problem(at, message, help))?;
+        self.load_code(&code).map_err(|(message, help)| problem(at, message, help))
+    }
+
+    pub(super) fn load_code(&self, code: &Code) -> Result<Loaded, Wrong> {
+        let component = self.component(code)?;
         let wants_wasi = check_contract(&self.engine, &component)
-            .map_err(|(message, help)| problem(at, format!("{} {message}", code.shown), help))?;
+            .map_err(|(message, help)| (format!("{} {message}", code.shown), help))?;
         Ok(Loaded { component, digest: code.digest, wants_wasi })
     }
 
@@ -79,7 +83,7 @@ pub(super) struct Code {
 }
 
 impl Code {
-    fn of(code: &PluginCode) -> Result<Code, Wrong> {
+    pub fn of(code: &PluginCode) -> Result<Code, Wrong> {
         match code {
             PluginCode::BuiltIn(name) => Self::built_in(name),
             PluginCode::File(path) => Self::file(path),

@@ -24,11 +24,11 @@ use crate::pipeline::lane::Step;
 
 /// Time that a plugin has to start: its constructors, `describe` and `configure` each. A schema of
 /// 1.5 MiB takes half a second.
-const START_TIME: Duration = Duration::from_secs(10);
+pub(super) const START_TIME: Duration = Duration::from_secs(10);
 /// Log that starting may write.
-const START_LOG: ByteSize = ByteSize::mib(1);
+pub(super) const START_LOG: ByteSize = ByteSize::mib(1);
 /// A description holds a JSON Schema.
-const START_OUTPUT: ByteSize = ByteSize::mib(16);
+pub(super) const START_OUTPUT: ByteSize = ByteSize::mib(16);
 /// Longest name and version of a plugin.
 const MAX_NAME_BYTES: usize = 200;
 /// Memory of 32-bit guests ends here.

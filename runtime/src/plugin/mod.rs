@@ -11,6 +11,7 @@ mod division;
 mod engine;
 mod fault;
 mod guest;
+mod inspect;
 mod instance;
 mod log;
 mod outcome;
@@ -31,6 +32,7 @@ use crate::message::{Batch, Row};
 
 pub use builtin::{BUILT_INS, BuiltIn};
 pub use engine::{EngineSettings, PluginEngine};
+pub use inspect::{Inspection, inspect};
 pub use instance::{Instance, Plugin, PluginScope};
 
 /// A plugin as a pipeline names it: what `config/` hands to the engine.

@@ -1,0 +1,53 @@
+//! Which plugin is meant, and how it is configured.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+use crate::config::{Environment, load_plugins};
+use crate::plugin::{EngineSettings, PluginCode, PluginEngine, PluginSpec};
+
+/// Files beside a plugin whose first `[[plugin]]` says how it is configured.
+const EXAMPLES: [&str; 2] = ["pipeline.toml", "example.toml"];
+
+/// The plugin of a folder as its example configures it, with the code that was `built` of it.
+pub fn of_folder(folder: &Path, built: Option<PathBuf>) -> anyhow::Result<PluginSpec> {
+    let example = EXAMPLES.iter().map(|name| folder.join(name)).find(|file| file.is_file());
+    let example = example.with_context(|| {
+        format!(
+            "{} has no {}: write one whose first [[plugin]] is this one, with its config",
+            folder.display(),
+            EXAMPLES.join(" or ")
+        )
+    })?;
+    let mut spec = of_pipeline(&example, None)?;
+    if let Some(built) = built {
+        spec.code = PluginCode::File(built);
+    }
+    Ok(spec)
+}
+
+/// A plugin of a pipeline file: the step of that name, or the first.
+pub fn of_pipeline(file: &Path, step: Option<&str>) -> anyhow::Result<PluginSpec> {
+    let specs = load_plugins(file, &Environment::process())?;
+    let steps: Vec<String> = specs.iter().map(|spec| spec.step.clone()).collect();
+    let found = specs.into_iter().find(|spec| step.is_none_or(|step| spec.step == step));
+    match (found, step) {
+        (Some(spec), _) => Ok(spec),
+        (None, Some(step)) => {
+            bail!("{} has no plugin {step:?}; its plugins are {}", file.display(), steps.join(", "))
+        }
+        (None, None) => bail!("{} has no [[plugin]]", file.display()),
+    }
+}
+
+/// An engine that keeps what it compiles in the user's cache, or for this process alone.
+pub fn engine() -> anyhow::Result<Arc<PluginEngine>> {
+    let cache = match std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute())
+    {
+        Some(cache) => cache,
+        None => std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(".cache"),
+    };
+    PluginEngine::new(EngineSettings::own_binary(cache.join("millstream/plugins"))?)
+}

@@ -1,0 +1,122 @@
+//! Looking at a plugin's file without configuring it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use wasmtime::Store;
+use wasmtime::component::types::ComponentItem;
+
+use super::bindings::{CONTRACT, Description, PROCESSOR, PluginPre, Reads};
+use super::capabilities;
+use super::component::{Code, Loaded};
+use super::engine::PluginEngine;
+use super::fault::fault_of;
+use super::guest::{Guest, deadline};
+use super::instance::{START_LOG, START_OUTPUT, START_TIME};
+use super::tables::Tables;
+use super::{Limits, LoadError, PluginCode};
+use crate::config::problem::Problem;
+
+/// What a plugin says of itself, and what its file says.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    pub name: String,
+    pub version: String,
+    pub summary: String,
+    /// Version of the plugin contract that it was built for.
+    pub contract: String,
+    /// Columns of a message that it wants to see.
+    pub reads: Vec<&'static str>,
+    /// JSON Schema of its configuration.
+    pub config_schema: String,
+    /// What it wants of the host, and what that means.
+    pub imports: Vec<(String, &'static str)>,
+    pub bytes: u64,
+    /// Of the file as it is, in hex.
+    pub sha256: String,
+}
+
+/// Loads a plugin's file and asks it to describe itself. It is not configured.
+///
+/// # Errors
+/// Why this host does not load it, and what to do.
+pub fn inspect(engine: &Arc<PluginEngine>, file: &Path) -> Result<Inspection, LoadError> {
+    let failed = |problem| LoadError {
+        step: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        problems: vec![problem],
+    };
+    let told = |(message, help): (String, String)| Problem::new("/wasm", message).help(help);
+    let code = Code::of(&PluginCode::File(file.to_owned())).map_err(|wrong| failed(told(wrong)))?;
+    let loaded = engine.load_code(&code).map_err(|wrong| failed(told(wrong)))?;
+    let description = describe(engine, &loaded).map_err(|message| failed(Problem::new("/wasm", message)))?;
+    let component = loaded.component.component_type();
+    let exports: Vec<&str> = component.exports(&engine.engine).map(|(name, _)| name).collect();
+    let contract = exports.iter().find_map(|name| name.strip_prefix(PROCESSOR)?.strip_prefix('@'));
+    let imports = component
+        .imports(&engine.engine)
+        // Types are no wish.
+        .filter(|(_, item)| match &item.ty {
+            ComponentItem::ComponentInstance(instance) => {
+                let mut items = instance.exports(&engine.engine);
+                items.any(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)))
+            }
+            _ => true,
+        })
+        .map(|(name, _)| (name.to_owned(), in_words(name)))
+        .collect();
+    let Description { name, version, summary, reads, config_schema } = description;
+    Ok(Inspection {
+        name,
+        version,
+        summary,
+        contract: contract.unwrap_or_default().to_owned(),
+        reads: [
+            (Reads::PAYLOAD, "payload"),
+            (Reads::KEY, "key"),
+            (Reads::HEADERS, "headers"),
+            (Reads::METADATA, "metadata (timestamp, partition, offset)"),
+        ]
+        .into_iter()
+        .filter(|(column, _)| reads.contains(*column))
+        .map(|(_, name)| name)
+        .collect(),
+        config_schema,
+        imports,
+        bytes: code.bytes.len() as u64,
+        sha256: hex::encode(code.digest),
+    })
+}
+
+fn describe(engine: &PluginEngine, loaded: &Loaded) -> Result<Description, String> {
+    let linker = match loaded.wants_wasi {
+        true => capabilities::deny_wasi(&engine.linker, &loaded.component),
+        false => Ok(engine.linker.clone()),
+    };
+    let pre = linker
+        .and_then(|linker| Ok(PluginPre::new(linker.instantiate_pre(&loaded.component)?)?))
+        .map_err(|error| format!("does not keep the plugin contract: {error:#}"))?;
+    let tables = Tables::default();
+    let mut store = Store::new(&engine.engine, Guest::new(&Limits::default(), Arc::new(tables).current()));
+    store.limiter(|guest| &mut guest.memory);
+    store.epoch_deadline_callback(deadline);
+    store.set_hostcall_fuel(START_OUTPUT.as_usize());
+    store.data_mut().log.start(START_LOG, 1);
+    let mut call = || {
+        let ticks = store.data_mut().clock.start(START_TIME);
+        store.set_epoch_deadline(ticks);
+        let plugin = pre.instantiate(&mut store)?;
+        plugin.millstream_plugin_processor().call_describe(&mut store)
+    };
+    call().map_err(|error| format!("does not start: it {}", fault_of(&error, store.data(), START_OUTPUT)))
+}
+
+/// What an import means for the one who runs the plugin.
+fn in_words(import: &str) -> &'static str {
+    let interface = import.strip_prefix(CONTRACT).and_then(|rest| rest.split('@').next());
+    match interface {
+        Some("log") => "writes to the log of the host, so much as its limit allows",
+        Some("lookup") => "looks up tables that the pipeline grants by name",
+        _ if import.starts_with("wasi:") => "is there for its language and traps when it is called",
+        _ => "is not known to this host",
+    }
+}
