@@ -1,5 +1,6 @@
 //! End-to-end tests with the real binary: a folder a promise or a system.
 
+mod authors;
 mod backpressure;
 mod cli;
 mod config;

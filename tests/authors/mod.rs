@@ -1,0 +1,152 @@
+//! The day of a plugin's author: new, build, test, run, inspect, with nothing but Rust and the binary.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use crate::support::{Folder, millstream};
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository is there")
+}
+
+/// Runs the binary in a folder. All crates of these tests share what is built of the SDK.
+fn run(folder: &Folder, arguments: &[&str]) -> Output {
+    let target = repository().join("target/authors");
+    let mut command = millstream(arguments);
+    command.current_dir(folder.path("")).env("CARGO_TARGET_DIR", target);
+    command.env("XDG_CACHE_HOME", folder.path("cache")).output().expect("the binary starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[track_caller]
+fn succeeds(folder: &Folder, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert!(output.status.success(), "{arguments:?}\n{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+#[track_caller]
+fn fails(folder: &Folder, arguments: &[&str]) -> String {
+    let output = run(folder, arguments);
+    assert_eq!(output.status.code(), Some(1), "{arguments:?}\n{}", text(&output.stdout));
+    text(&output.stdout) + &text(&output.stderr)
+}
+
+fn new(folder: &Folder, name: &str, kind: &str) {
+    let sdk = repository().join("plugin-sdk");
+    let sdk = sdk.to_str().expect("a path in UTF-8");
+    succeeds(folder, &["plugin", "new", name, "--kind", kind, "--sdk-path", sdk]);
+}
+
+#[test]
+fn a_new_plugin_of_each_kind_passes_its_test_and_runs_in_its_pipeline() {
+    let folder = Folder::new();
+    for (kind, delivered) in [("filter", 1), ("map", 2), ("process", 2)] {
+        let name = format!("my-{kind}");
+        new(&folder, &name, kind);
+        let said = succeeds(&folder, &["plugin", "test", &name]);
+        assert!(said.contains(" sha256 ") && said.contains("; ok (seed "), "{said}");
+        let pipeline = format!("{name}/pipeline.toml");
+        let messages = succeeds(&folder, &["run", &pipeline, "--admin", "127.0.0.1:0"]);
+        assert_eq!(messages.lines().count(), delivered, "{kind}: {messages}");
+    }
+    let again = fails(&folder, &["plugin", "new", "my-map"]);
+    assert!(again.contains("my-map is there already"), "{again}");
+
+    let inspected = succeeds(&folder, &["plugin", "inspect", "my-map/my-map.wasm"]);
+    for part in ["my-map 0.1.0: Adds the tax", "loads     yes", "plugin/log@", "The tax as a share"] {
+        assert!(inspected.contains(part), "{inspected}");
+    }
+    folder.write("orders", "{\"payload\":\"{\\\"id\\\":7,\\\"total\\\":10}\"}\n{\"payload\":null}\n");
+    let ran = ["plugin", "run", "my-map/my-map.wasm", "--record", "orders", "--config", "{\"tax\": 0.5}"];
+    let outcomes = succeeds(&folder, &ran);
+    let outcomes: Vec<&str> = outcomes.lines().collect();
+    assert!(
+        outcomes[0].contains(r#"\"gross\":15.0"#) && outcomes[1].contains("payload-null"),
+        "{outcomes:?}"
+    );
+
+    let expected = folder.path("my-map/fixtures/expected.ndjson");
+    let right = std::fs::read_to_string(&expected).expect("the fixture");
+    std::fs::write(&expected, right.replace("119.0", "118.0")).expect("a wrong fixture");
+    let different = fails(&folder, &["plugin", "test", "my-map"]);
+    assert!(
+        different.contains("-    \"gross\": 118.0") && different.contains("+    \"gross\": 119.0"),
+        "{different}"
+    );
+}
+
+#[test]
+fn a_plugin_whose_result_depends_on_the_batch_fails_its_test() {
+    let folder = Folder::new();
+    folder.write("Cargo.toml", "[workspace]\nresolver = \"3\"\nmembers = []\n");
+    new(&folder, "counts", "process");
+    let manifest = std::fs::read_to_string(folder.path("Cargo.toml")).expect("the workspace");
+    assert!(manifest.contains("\"counts\""), "it is a member of the workspace: {manifest}");
+    folder.write(
+        "counts/src/lib.rs",
+        r#"
+use millstream_sdk::prelude::*;
+
+pub struct Counts;
+
+impl Plugin for Counts {
+    type Config = NoConfig;
+    const NAME: &'static str = "counts";
+    const SUMMARY: &'static str = "Tells how many came together.";
+
+    fn new(_: NoConfig) -> Result<Self, ConfigError> {
+        Ok(Counts)
+    }
+}
+
+impl Process for Counts {
+    fn process(&mut self, _: &Message<'_>, _: &mut Output) -> Result<Verdict, Failure> {
+        Ok(Verdict::Pass)
+    }
+
+    fn process_batch(&mut self, batch: &Batch<'_>, out: &mut Output) {
+        for _ in batch.messages() {
+            out.emit().payload(batch.len().to_string().as_bytes());
+            out.settle(Ok(Verdict::Emit));
+        }
+    }
+}
+
+millstream_sdk::export!(Counts);
+"#,
+    );
+    let pipeline = std::fs::read_to_string(folder.path("counts/pipeline.toml")).expect("the pipeline");
+    folder.write("counts/pipeline.toml", &pipeline.replace("config = { route = \"items\" }\n", ""));
+    let said = fails(&folder, &["plugin", "test", "counts", "--update"]);
+    assert!(
+        said.contains(
+            "the outcome of message 1 depends on its batch: all at once (-) and in batches of 1 (+)"
+        ),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_no_plugin_is_told() {
+    let folder = Folder::new();
+    folder.write("text.wasm", "no module");
+    let said = fails(&folder, &["plugin", "inspect", "text.wasm"]);
+    assert!(said.contains("this host does not load it: text.wasm is not WebAssembly"), "{said}");
+    let said = fails(&folder, &["plugin", "build", "."]);
+    assert!(said.contains("has no Cargo.toml"), "{said}");
+    std::fs::create_dir(folder.path("src")).expect("a folder");
+    folder.write(
+        "Cargo.toml",
+        "[package]\nname = \"broken\"\nedition = \"2024\"\n[lib]\ncrate-type = [\"cdylib\"]\n",
+    );
+    folder.write("src/lib.rs", "fn f() -> u8 { \"\" }");
+    let said = fails(&folder, &["plugin", "build"]);
+    assert!(said.contains("error[E0308]") && said.contains("cargo could not build"), "{said}");
+    folder.write("src/lib.rs", "");
+    let said = fails(&folder, &["plugin", "build"]);
+    assert!(said.contains("broken is no plugin") && said.contains("millstream-plugin-sdk"), "{said}");
+}
