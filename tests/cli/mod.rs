@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::support::{DEADLINE, Folder, Running, http_client, millstream, run};
@@ -215,4 +215,68 @@ async fn p11_the_books_of_a_pipeline_outlast_its_end() {
         let line = format!("millstream_messages{{account=\"{account}\",pipeline=\"short\"}} {count}\n");
         assert!(metrics.contains(&line), "no {line} in\n{metrics}");
     }
+}
+
+#[test]
+fn on_a_terminal_progress_is_drawn_and_what_is_told_stands_on_lines_of_its_own() {
+    let folder = Folder::new();
+    generate(&folder, "p", 2000, 2000);
+    let file = folder.path("p.toml").display().to_string();
+    let run = format!("{} run {file} --admin 127.0.0.1:0", env!("CARGO_BIN_EXE_millstream"));
+    // Gives its command a terminal.
+    let output =
+        Command::new("script").args(["--quiet", "--return", "--command", &run, "/dev/null"]).output();
+    let output = output.expect("this test needs script: apt-get install bsdutils");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains(" messages, ") && text.contains("/s, ") && text.contains(" dead letters"),
+        "{text:?}"
+    );
+    // What the terminal shows of a line begins behind the last sequence that erases it.
+    let shown = |line: &str| line.rsplit('\u{1b}').next().map_or(String::new(), |end| end.to_owned());
+    let told = text.lines().find(|line| line.contains("read 2000, delivered 2000")).expect("the report");
+    assert!(
+        shown(told).trim_start_matches("[K").trim_start_matches("[2K").starts_with("p: read"),
+        "{told:?}"
+    );
+}
+
+#[test]
+fn a_path_that_came_from_a_variable_is_not_shown() {
+    let folder = Folder::new();
+    folder.write("in-sesame.txt", "not json\n");
+    let text = "name = \"p\"\n[source]\ntype = \"file\"\npath = \"${IN}\"\ncodec = \"json\"\n[[sink]]\ntype = \"drop\"\n";
+    let file = folder.write("p.toml", text).display().to_string();
+    for arguments in [
+        &["run", &file, "--admin", "127.0.0.1:0"][..],
+        &["dlq", "list", &file, "--json"],
+        &["dlq", "list", &file],
+        &["checkpoint", "show", &file],
+        &["checkpoint", "show", &file, "--json"],
+    ] {
+        let output = millstream(arguments).env("IN", "in-sesame.txt").output().expect("the binary starts");
+        let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {told}");
+        assert!(!told.is_empty() && !told.contains("sesame"), "{arguments:?}: {told}");
+    }
+}
+
+#[test]
+fn the_reference_of_every_component_is_printed() {
+    let (_, list, _) = run(&["components"]);
+    let names: Vec<&str> =
+        list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    assert!(
+        ["file", "http", "record", "jq", "enrich", "verify-signature"]
+            .iter()
+            .all(|name| names.contains(name)),
+        "{list}"
+    );
+    for name in names {
+        let (status, page, _) = run(&["components", name]);
+        assert!(status.success() && page.contains("Example:") && page.contains("```toml"), "{name}: {page}");
+    }
+    let (_, page, _) = run(&["components", "verify-signature"]);
+    assert!(page.contains("| `secrets`") && page.contains("Header that holds the signature"), "{page}");
 }

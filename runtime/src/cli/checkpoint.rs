@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::output::{Output, confirm, tell, visible};
 use crate::config::Pipeline;
+use crate::config::secrets::Redactor;
 use crate::dead_letters::time_text;
 use crate::observe::socket::Client;
 use crate::store::folder::SavedCheckpoint;
@@ -80,7 +81,8 @@ impl Show {
                 } else {
                     visible(&format!("{}  {partition}  {checkpoint}  {saved_at}", pipeline.name))
                 };
-                output.write(format!("{line}\n").as_bytes())?;
+                // The path of a file may have come from a variable.
+                output.write(format!("{}\n", Redactor::global().redact(&line)).as_bytes())?;
             }
         }
         output.flush()?;

@@ -10,6 +10,7 @@ use clap::Args;
 use super::output::Output;
 use crate::config::allowed;
 use crate::config::reference::{self, Kind};
+use crate::plugin::{self, BUILT_INS, PluginCode};
 
 /// List sources, sinks, codecs and built-in plugins, or print the reference of one.
 #[derive(Args)]
@@ -68,10 +69,21 @@ fn list() -> String {
     text + "`millstream components NAME` prints the reference of one\n"
 }
 
-/// Makes the folder hold these pages and no others.
+/// Makes the folder hold the pages of everything there is and no others. Those of plugins are made
+/// of what the plugins say.
 fn write(folder: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-    let pages = reference::pages();
+    let engine = super::plugin::engine()?;
+    let mut entries = reference::entries();
+    for built_in in BUILT_INS {
+        let inspection = plugin::inspect(&engine, &PluginCode::BuiltIn(built_in.name.to_owned()))?;
+        let page = reference::plugin_page(built_in, &inspection)?;
+        entries
+            .iter_mut()
+            .filter(|entry| entry.kind == Kind::Plugin && entry.name == built_in.name)
+            .for_each(|entry| entry.set_page(page.clone()));
+    }
+    let pages = reference::pages(&entries);
     for file in std::fs::read_dir(folder)? {
         let path = file?.path();
         let is_stale = path.extension().is_some_and(|ending| ending == "md")

@@ -6,6 +6,8 @@ use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 
 use anyhow::Context;
 
+use crate::observe::terminal::Stderr;
+
 pub struct Output(BufWriter<Stdout>);
 
 impl Output {
@@ -37,7 +39,7 @@ fn still_read(result: io::Result<()>) -> anyhow::Result<bool> {
 /// Tells people a line on standard error.
 pub fn tell(line: impl Display) {
     // What they do not want to read need not be told; `eprintln!` would panic.
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = Stderr.write_all(format!("{line}\n").as_bytes());
 }
 
 /// The text with control characters made visible, so that what came from outside cannot play with

@@ -25,6 +25,7 @@ use crate::observe::health::Health;
 use crate::observe::logs::{self, LogFormat};
 use crate::observe::metrics::{Metrics, Observed};
 use crate::observe::socket::{Service, SocketServer};
+use crate::observe::terminal::PROGRESS;
 use crate::pipeline::assemble::{Host, assemble};
 use crate::pipeline::ingest::SharedProgress;
 use crate::pipeline::ledger::{Books, Snapshot};
@@ -84,7 +85,10 @@ impl Run {
         let mut ended = JoinSet::new();
         let mut shown = Vec::new();
         for pipeline in pipelines {
-            let (name, file) = (pipeline.name.clone(), pipeline.file.clone());
+            let name = pipeline.name.clone();
+            // Where `dlq` finds its dead letters.
+            let letters_of =
+                matches!(pipeline.dead_letters.to, DeadLetterTarget::Embedded).then(|| pipeline.file.clone());
             health.not_ready(&name, "starting");
             match open(pipeline, &host, &stop).with_context(|| format!("pipeline {name}")) {
                 Ok(open) => {
@@ -105,7 +109,7 @@ impl Run {
                             Ok(_) => health.ended(&name),
                             Err(_) => health.not_ready(&name, "it has failed; see the log"),
                         }
-                        (name, file, result)
+                        (name, letters_of, result)
                     });
                 }
                 Err(error) => {
@@ -120,9 +124,9 @@ impl Run {
         let progress = tokio::spawn(draw_progress(shown.clone()));
         let mut code = ExitCode::SUCCESS;
         while let Some(joined) = ended.join_next().await {
-            let (name, file, result) = joined.context("a pipeline panicked")?;
+            let (name, letters_of, result) = joined.context("a pipeline panicked")?;
             match result {
-                Ok(snapshot) => report(&name, &file, &snapshot),
+                Ok(snapshot) => report(&name, letters_of.as_deref(), &snapshot),
                 Err(error) => {
                     let error = format!("{error:#}");
                     tell(format_args!("error: pipeline {name}: {}", Redactor::global().redact(&error)));
@@ -131,6 +135,8 @@ impl Run {
             }
         }
         progress.abort();
+        // A terminal that has gone shows none.
+        let _ = PROGRESS.clear();
         all_ended.cancel();
         if let Some(admin) = admin {
             admin.await.context("the admin server panicked")??;
@@ -263,7 +269,8 @@ pub(super) fn stop_on_signals() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-fn report(name: &str, file: &Path, snapshot: &Snapshot) {
+/// `letters_of` is the pipeline's file, if its dead letters are in the embedded store.
+fn report(name: &str, letters_of: Option<&Path>, snapshot: &Snapshot) {
     let Books { received, delivered, filtered, dead_lettered, returned, .. } = snapshot.books;
     let mut line = format!(
         "{name}: read {received}, delivered {delivered}, filtered {filtered}, dead letters {dead_lettered}"
@@ -271,7 +278,7 @@ fn report(name: &str, file: &Path, snapshot: &Snapshot) {
     if returned > 0 {
         line.push_str(&format!(", given back to the source {returned}"));
     }
-    if dead_lettered > 0 {
+    if let (1.., Some(file)) = (dead_lettered, letters_of) {
         line.push_str(&format!(" (millstream dlq list {})", file.display()));
     }
     tell(line);
@@ -282,13 +289,12 @@ async fn draw_progress(pipelines: Vec<(Arc<Shared>, Arc<SharedProgress>)>) {
     if !std::io::stderr().is_terminal() {
         return;
     }
-    let bars = indicatif::MultiProgress::new();
     let style =
         ProgressStyle::with_template("{prefix:.bold} {msg}").unwrap_or_else(|_| ProgressStyle::default_bar());
     let lines: Vec<(Arc<Shared>, Arc<SharedProgress>, ProgressBar)> = pipelines
         .into_iter()
         .map(|(shared, progress)| {
-            let bar = bars.add(ProgressBar::new_spinner().with_style(style.clone()));
+            let bar = PROGRESS.add(ProgressBar::new_spinner().with_style(style.clone()));
             bar.set_prefix(shared.name.clone());
             (shared, progress, bar)
         })

@@ -9,6 +9,7 @@ use super::plugin_section::PluginKeys;
 use super::shape::{Field, Shape, Word, fields_of};
 use super::{DeadLettersCommon, Retry, Settings, SinkCommon, SourceCommon};
 use crate::codecs::CODECS;
+use crate::plugin::{BUILT_INS, BuiltIn, Inspection};
 use crate::sinks::SINKS;
 use crate::sources::SOURCES;
 
@@ -65,12 +66,30 @@ pub fn entries() -> Vec<Entry> {
     });
     let codecs =
         CODECS.iter().map(|spec| entry(Kind::Codec, spec.name, &(spec.schema)(), None, &[], spec.example));
-    sources.chain(sinks).chain(codecs).collect()
+    let plugins = BUILT_INS.iter().map(|built_in| Entry {
+        kind: Kind::Plugin,
+        name: built_in.name.to_owned(),
+        summary: summary_of(built_in.page),
+        page: built_in.page.to_owned(),
+    });
+    sources.chain(sinks).chain(codecs).chain(plugins).collect()
 }
 
-/// All of it as files: name and Markdown.
-pub fn pages() -> Vec<(String, String)> {
-    let entries = entries();
+/// The page of a built-in plugin, of what it says of itself. It takes a compiler to ask it, so the
+/// page that was made of the answer is in the binary.
+pub fn plugin_page(built_in: &BuiltIn, inspection: &Inspection) -> anyhow::Result<String> {
+    let schema: serde_json::Value = serde_json::from_str(&inspection.config_schema)?;
+    let name = built_in.name;
+    let mut page = format!("# plugin `{name}`\n\n{}\n", inspection.summary);
+    let _ = write!(page, "\nReads of a message: {}.\n", inspection.reads.join(", "));
+    let _ = write!(page, "\nKeys of its `config`:\n{}", table(&Shape::of(&schema).fields()));
+    let _ = write!(page, "\nKeys of every plugin:\n{}", table(&fields_of::<PluginKeys>()));
+    let _ = write!(page, "\nExample:\n\n```toml\n{}\n```\n", built_in.example.trim());
+    Ok(page)
+}
+
+/// All of them as files: name and Markdown.
+pub fn pages(entries: &[Entry]) -> Vec<(String, String)> {
     let mut index = String::from(
         "# Reference\n\nMade from the comments in the code; `millstream components` prints the same.\n\n\
          - [The pipeline file](file.md): keys outside of components\n",
@@ -147,6 +166,18 @@ fn file_page() -> String {
         page.push_str(&table(&keys));
     }
     page
+}
+
+impl Entry {
+    pub fn set_page(&mut self, page: String) {
+        self.summary = summary_of(&page);
+        self.page = page;
+    }
+}
+
+/// The first sentence behind the heading.
+fn summary_of(page: &str) -> String {
+    first_sentence(page.split("\n\n").nth(1).unwrap_or_default())
 }
 
 /// Up to the first stop, or what is as good as one.
@@ -284,6 +315,7 @@ fn number(name: &str, min: Option<f64>, max: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plugin::{PluginCode, inspect};
     use std::collections::BTreeSet;
     use std::path::Path;
 
@@ -294,7 +326,17 @@ mod tests {
 
     #[test]
     fn the_reference_is_not_stale() {
-        let pages = pages();
+        let pages = pages(&entries());
+        let engine = crate::plugin::test_engine();
+        for built_in in BUILT_INS {
+            let code = PluginCode::BuiltIn(built_in.name.to_owned());
+            let page = plugin_page(built_in, &inspect(engine, &code).unwrap()).unwrap();
+            assert!(
+                page == built_in.page,
+                "the page of plugin {} is stale; run: {WRITE_COMMAND}",
+                built_in.name
+            );
+        }
         for (name, text) in &pages {
             let written = std::fs::read_to_string(folder().join(name)).unwrap_or_default();
             assert!(&written == text, "docs/reference/{name} is stale; run: {WRITE_COMMAND}");

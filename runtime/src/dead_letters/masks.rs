@@ -127,7 +127,9 @@ fn redact_variables(letter: &mut DeadLetter) {
     message.payload.as_mut().map(redact);
     message.key.as_mut().map(redact);
     message.headers.iter_mut().for_each(|(_, value)| redact(value));
-    letter.reason = redactor.redact(&letter.reason).into_owned();
+    for text in [&mut letter.reason, &mut letter.source, &mut letter.position_text] {
+        *text = redactor.redact(text).into_owned();
+    }
 }
 
 #[cfg(test)]

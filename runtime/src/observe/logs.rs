@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
+use super::terminal::Stderr;
 use crate::config::secrets::Redactor;
 
 /// Variable that says what is logged, in the syntax of `tracing-subscriber`'s `EnvFilter`:
@@ -28,7 +29,7 @@ pub enum LogFormat {
 /// Sets up the log of the process. To be called once, before anything is logged.
 pub fn init(format: LogFormat) -> anyhow::Result<()> {
     let filter = std::env::var(FILTER_VARIABLE).unwrap_or_default();
-    let subscriber = subscriber(format, &filter, io::stderr().is_terminal(), io::stderr)?;
+    let subscriber = subscriber(format, &filter, io::stderr().is_terminal(), || Stderr)?;
     tracing::subscriber::set_global_default(subscriber).context("the log was set up already")
 }
 

@@ -7,6 +7,10 @@ pub struct BuiltIn {
     pub(super) wasm: &'static [u8],
     /// Of `wasm`, so that loading need not read it when it is compiled already.
     pub(super) sha256: &'static [u8; 32],
+    /// A `[[plugin]]` section that works, as TOML.
+    pub example: &'static str,
+    /// Its page of the reference, made of what the plugin says of itself.
+    pub page: &'static str,
 }
 
 // `BUILT_INS`, made by `build.rs` of what `make plugins` built.

@@ -91,7 +91,7 @@ impl Code {
     }
 
     fn built_in(name: &str) -> Result<Code, Wrong> {
-        let BuiltIn { name, wasm, sha256 } = builtin::find(name).ok_or_else(|| {
+        let BuiltIn { name, wasm, sha256, .. } = builtin::find(name).ok_or_else(|| {
             let names: Vec<&str> = builtin::BUILT_INS.iter().map(|built_in| built_in.name).collect();
             (
                 format!("{name:?} is not a built-in plugin"),

@@ -1,6 +1,5 @@
 //! Looking at a plugin's file without configuring it.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use wasmtime::Store;
@@ -36,17 +35,18 @@ pub struct Inspection {
     pub sha256: String,
 }
 
-/// Loads a plugin's file and asks it to describe itself. It is not configured.
+/// Loads a plugin and asks it to describe itself. It is not configured.
 ///
 /// # Errors
 /// Why this host does not load it, and what to do.
-pub fn inspect(engine: &Arc<PluginEngine>, file: &Path) -> Result<Inspection, LoadError> {
-    let failed = |problem| LoadError {
-        step: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        problems: vec![problem],
+pub fn inspect(engine: &PluginEngine, code: &PluginCode) -> Result<Inspection, LoadError> {
+    let step = match code {
+        PluginCode::BuiltIn(name) => name.clone(),
+        PluginCode::File(file) => file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     };
+    let failed = |problem| LoadError { step: step.clone(), problems: vec![problem] };
     let told = |(message, help): (String, String)| Problem::new("/wasm", message).help(help);
-    let code = Code::of(&PluginCode::File(file.to_owned())).map_err(|wrong| failed(told(wrong)))?;
+    let code = Code::of(code).map_err(|wrong| failed(told(wrong)))?;
     let loaded = engine.load_code(&code).map_err(|wrong| failed(told(wrong)))?;
     let description = describe(engine, &loaded).map_err(|message| failed(Problem::new("/wasm", message)))?;
     let component = loaded.component.component_type();

@@ -18,6 +18,8 @@ mod outcome;
 mod tables;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub use tests::engine as test_engine;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

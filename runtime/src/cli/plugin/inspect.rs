@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::section;
 use crate::cli::output::visible;
 use crate::config::units::ByteSize;
-use crate::plugin::{self, Inspection};
+use crate::plugin::{self, Inspection, PluginCode};
 
 /// Tell what a plugin is, what it reads and wants, and whether this host loads it.
 #[derive(Args)]
@@ -23,7 +23,7 @@ pub struct Inspect {
 
 impl Inspect {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        match plugin::inspect(&section::engine()?, &self.file) {
+        match plugin::inspect(&*section::engine()?, &PluginCode::File(self.file)) {
             Ok(inspection) => {
                 print!("{}", if self.json { json(&inspection) } else { text(&inspection) });
                 Ok(ExitCode::SUCCESS)

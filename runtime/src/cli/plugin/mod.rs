@@ -9,6 +9,8 @@ mod section;
 mod test;
 mod toolchain;
 
+pub use section::engine;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};

@@ -19,7 +19,7 @@ static ENGINE: LazyLock<(Arc<PluginEngine>, tempfile::TempDir)> = LazyLock::new(
     (PluginEngine::new(settings).unwrap(), folder)
 });
 
-fn engine() -> &'static Arc<PluginEngine> {
+pub fn engine() -> &'static Arc<PluginEngine> {
     &ENGINE.0
 }
 
