@@ -32,6 +32,7 @@ use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
 use crate::message::{Batch, Row};
 
+pub use bindings::PROCESSOR;
 pub use builtin::{BUILT_INS, BuiltIn};
 pub use engine::{EngineSettings, PluginEngine};
 pub use inspect::{Inspection, inspect};

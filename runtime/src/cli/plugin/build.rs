@@ -9,9 +9,11 @@ use anyhow::{Context, bail};
 use clap::Args;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use wit_component::DecodedWasm;
 
 use super::toolchain::{TARGET, Toolchain, Way};
 use crate::config::units::ByteSize;
+use crate::plugin::PROCESSOR;
 use crate::plugin::compile::to_component;
 
 /// Build a plugin's crate to a WebAssembly component.
@@ -50,7 +52,8 @@ pub fn build(folder: &Path, out: Option<PathBuf>, way: Option<Way>) -> anyhow::R
     eprintln!("building with {}", toolchain.shown);
     let Module { name, file } = compile(folder, &toolchain)?;
     let wasm = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-    let component = to_component(&wasm).map_err(|error| {
+    let component = to_component(&wasm).and_then(|component| check_exports(&component).map(|()| component));
+    let component = component.map_err(|error| {
         anyhow::anyhow!(
             "{name} is no plugin: {error}; depend on millstream-plugin-sdk and call its export! macro once"
         )
@@ -64,6 +67,19 @@ pub fn build(folder: &Path, out: Option<PathBuf>, way: Option<Way>) -> anyhow::R
         hex::encode(Sha256::digest(&component))
     );
     Ok(out)
+}
+
+/// Whether a component exports what the host calls.
+fn check_exports(component: &[u8]) -> Result<(), String> {
+    let decoded = wit_component::decode(component).map_err(|error| format!("{error:#}"))?;
+    let DecodedWasm::Component(resolve, world) = decoded else {
+        return Err("it is a package of interfaces".to_owned());
+    };
+    let mut exports = resolve.worlds[world].exports.keys().map(|export| resolve.name_world_key(export));
+    match exports.any(|name| name.starts_with(PROCESSOR)) {
+        true => Ok(()),
+        false => Err(format!("it does not export {PROCESSOR}")),
+    }
 }
 
 /// A running pipeline that watches the file sees the old one or the new one, never a part.
