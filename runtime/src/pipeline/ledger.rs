@@ -6,8 +6,9 @@
 //! settled. One that is dropped unsettled is a *leak*: nothing is committed past it, ever, and the
 //! pipeline stops with an error that names it.
 
+mod held;
+
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::ops::DerefMut;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -16,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
 use crate::dead_letters::replay;
-use crate::message::{Batch, Message, Position, Row, SinkSet};
-use crate::plugin::{Fate, FateVerdict, Processed};
+use crate::message::{Batch, Message, Position, Row};
 use crate::sources::{CommitKind, Replayed, SettledAs, SettledRow};
+
+pub use held::{Aside, Held};
 
 /// The accounts of a pipeline for the life of the process (P11), in messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -472,259 +474,12 @@ impl State {
     }
 }
 
-/// Messages in flight, all of one claim, each counted in the ledger. The only way to settle them.
-#[must_use = "dropping messages unsettled stops the pipeline"]
-pub struct Held {
-    batch: Batch,
-    claim: u64,
-    /// The sink it was offered to, once it was fanned out.
-    sink: Option<usize>,
-    ledger: Arc<Ledger>,
-}
-
-impl std::fmt::Debug for Held {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Held({} messages of claim {})", self.batch.len(), self.claim)
-    }
-}
-
-/// A message that a plugin did not let pass, to be dealt with.
-#[derive(Debug)]
-pub struct Aside {
-    /// The one message.
-    pub held: Held,
-    /// Its row in the batch that the plugin was given.
-    pub parent: u32,
-    pub verdict: FateVerdict,
-}
-
-impl Held {
-    pub fn batch(&self) -> &Batch {
-        &self.batch
-    }
-
-    pub fn len(&self) -> usize {
-        self.batch.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.batch.is_empty()
-    }
-
-    /// A source message of this claim as it was read.
-    pub fn original(&self, row: &Row) -> Option<Original> {
-        self.ledger.original(self, row)
-    }
-
-    /// Whether they are dead letters that were read again.
-    pub fn is_replay(&self) -> bool {
-        self.ledger.state().claim(self.claim).is_some_and(|claim| !claim.replays.is_empty())
-    }
-
-    /// The messages without their tickets: the caller makes new `Held`s of all of them.
-    fn release(mut self) -> (Batch, u64, Option<usize>, Arc<Ledger>) {
-        let batch = std::mem::take(&mut self.batch);
-        (batch, self.claim, self.sink, Arc::clone(&self.ledger))
-    }
-
-    /// Divides them into `parts` by a number for each message; parts may be empty.
-    pub fn split(self, parts: usize, mut part_of: impl FnMut(usize, &Row) -> usize) -> Vec<Held> {
-        let (mut batch, claim, sink, ledger) = self.release();
-        let mut rows: Vec<Vec<Row>> = Vec::with_capacity(parts);
-        rows.resize_with(parts, Vec::new);
-        for (index, row) in batch.take_rows().into_iter().enumerate() {
-            rows[part_of(index, &row)].push(row);
-        }
-        rows.into_iter()
-            .map(|rows| Held { batch: batch.with_rows(rows), claim, sink, ledger: Arc::clone(&ledger) })
-            .collect()
-    }
-
-    /// One `Held` a message.
-    pub fn singles(self) -> impl Iterator<Item = Held> {
-        let count = self.len();
-        self.split(count, |index, _| index).into_iter()
-    }
-
-    /// What a plugin made of them, given what `process` made of the batch: those that go on, the row
-    /// each of them comes from, and those that do not. Dropped ones are settled here.
-    ///
-    /// A row that `process` forgot is a leak.
-    pub fn advance<E>(
-        self,
-        process: impl FnOnce(Batch) -> Result<Processed, E>,
-    ) -> Result<(Held, Vec<u32>, Vec<Aside>), E> {
-        let given: Vec<u32> = self.batch.rows().iter().map(|row| row.claim_row).collect();
-        // What the plugin is given is a copy of the rows, so that on an error they are still held.
-        let mut held = self;
-        let Processed { batch, parents, fates } = process(held.batch.clone())?;
-        let Held { ledger, claim, .. } = &held;
-        let (ledger, claim) = (Arc::clone(ledger), *claim);
-        let grown = batch.footprint().saturating_sub(held.batch.footprint());
-
-        let mut children = vec![0u32; given.len()];
-        for &parent in &parents {
-            children[parent as usize] += 1;
-        }
-        let mut asides = Vec::new();
-        {
-            let mut state = ledger.state();
-            let state = state.deref_mut();
-            let mut dropped: Vec<Row> = Vec::new();
-            for Fate { parent, row, verdict } in fates {
-                children[parent as usize] += 1;
-                match verdict {
-                    FateVerdict::Dropped => dropped.push(row),
-                    verdict => asides.push((parent, row, verdict)),
-                }
-            }
-            let mut added = 0;
-            let mut forgotten = 0;
-            if let Some(claim) = state.claim_mut(claim) {
-                for (parent, &count) in children.iter().enumerate() {
-                    match count {
-                        0 => forgotten += 1,
-                        1 => {}
-                        _ => {
-                            claim.live[given[parent] as usize] += count - 1;
-                            added += u64::from(count - 1);
-                        }
-                    }
-                }
-                if grown > 0 && claim.unsettled > 0 {
-                    claim.bytes += grown;
-                    ledger.budget.take(grown);
-                }
-            }
-            state.books.added += added;
-            state.books.in_flight += added;
-            if !dropped.is_empty() {
-                state.settle(claim, None, dropped.iter(), Settlement::Filtered, &ledger.budget);
-            }
-            if forgotten > 0 {
-                ledger.note_leak(state, claim, forgotten);
-            }
-        }
-        let asides = asides
-            .into_iter()
-            .map(|(parent, row, verdict)| Aside {
-                held: Held {
-                    batch: batch.with_rows(vec![row]),
-                    claim,
-                    sink: None,
-                    ledger: Arc::clone(&ledger),
-                },
-                parent,
-                verdict,
-            })
-            .collect();
-        held.batch = batch;
-        Ok((held, parents, asides))
-    }
-
-    /// Copies each message to its sinks. Returns what each sink gets and what none gets.
-    pub fn fan_out(
-        self,
-        sinks: usize,
-        mut sinks_of: impl FnMut(&Batch, &Row) -> SinkSet,
-    ) -> (Vec<(usize, Held)>, Option<Held>) {
-        let (mut batch, claim, _, ledger) = self.release();
-        let rows = batch.take_rows();
-        let mut offered: Vec<Vec<Row>> = Vec::new();
-        offered.resize_with(sinks, Vec::new);
-        let mut unrouted = Vec::new();
-        let mut copies: Vec<(u32, u32)> = Vec::new();
-        if sinks == 1 {
-            offered[0].reserve(rows.len());
-        }
-        for row in rows {
-            let set = sinks_of(&batch, &row);
-            match set.len() {
-                0 => unrouted.push(row),
-                1 => offered[set.iter().next().unwrap_or_default()].push(row),
-                count => {
-                    copies.push((row.claim_row, count as u32 - 1));
-                    for sink in set.iter() {
-                        offered[sink].push(row.clone());
-                    }
-                }
-            }
-        }
-        {
-            let mut state = ledger.state();
-            let added: u64 = copies.iter().map(|&(_, count)| u64::from(count)).sum();
-            state.books.added += added;
-            state.books.in_flight += added;
-            if let Some(claim) = state.claim_mut(claim) {
-                for (row, count) in copies {
-                    claim.live[row as usize] += count;
-                }
-            }
-            for (sink, rows) in offered.iter().enumerate() {
-                state.sinks[sink].offered += rows.len() as u64;
-                state.sinks[sink].in_flight += rows.len() as u64;
-            }
-        }
-        let part =
-            |rows, sink| Held { batch: batch.with_rows(rows), claim, sink, ledger: Arc::clone(&ledger) };
-        let unrouted = (!unrouted.is_empty()).then(|| part(unrouted, None));
-        let offered = offered
-            .into_iter()
-            .enumerate()
-            .filter(|(_, rows)| !rows.is_empty())
-            .map(|(sink, rows)| (sink, part(rows, Some(sink))))
-            .collect();
-        (offered, unrouted)
-    }
-
-    /// They are durable in their sink.
-    pub fn delivered(self) {
-        self.settle(Settlement::Delivered);
-    }
-
-    /// They are durable among the dead letters.
-    pub fn dead_lettered(self, reason: &str) {
-        self.settle(Settlement::DeadLettered(reason));
-    }
-
-    /// They are given back to the source on purpose.
-    pub fn abandon(self) {
-        self.settle(Settlement::Returned);
-    }
-
-    fn settle(mut self, settlement: Settlement<'_>) {
-        let batch = std::mem::take(&mut self.batch);
-        self.ledger.state().settle(
-            self.claim,
-            self.sink,
-            batch.rows().iter(),
-            settlement,
-            &self.ledger.budget,
-        );
-    }
-}
-
 impl Ledger {
     fn note_leak(&self, state: &mut State, claim: u64, rows: usize) {
         let feed = state.claim(claim).map_or("?", |claim| state.feeds[claim.feed].name.as_str());
         let text = format!("{rows} messages of a batch read from {feed} were dropped without a verdict");
         state.leak.get_or_insert(text);
         self.leaked.cancel();
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        if self.batch.is_empty() {
-            return;
-        }
-        let mut state = self.ledger.state();
-        if state.giving_up {
-            let budget = &self.ledger.budget;
-            state.settle(self.claim, self.sink, self.batch.rows().iter(), Settlement::Returned, budget);
-        } else {
-            self.ledger.note_leak(&mut state, self.claim, self.batch.len());
-        }
     }
 }
 
