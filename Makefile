@@ -26,17 +26,13 @@ built-ins:
 build: built-ins
 	cargo build --release --locked --package millstream
 
-# The binary waits for the plugins, but what it depends on does not: built beside them, it takes the
-# core that they leave idle. That first build may fail for want of a plugin; the second tells.
-HOST = cargo build --release --locked --package millstream --no-default-features
-demo:
-	$(HOST) --keep-going --quiet >/dev/null 2>&1 & \
-	plugins/build.sh $(BUILT_INS); status=$$?; wait; exit $$status
-	$(HOST)
+demo: built-ins
+	cargo build --release --locked --package millstream --no-default-features
 	pipelines/demo.sh $(BINARY)
 
-# Says how many rounds were made, and with which seeds. All in the profile of the demo, whose build they share. Plugins are tested natively, apart from the
-# host: together, each would get the features that any of them asks of a common dependency.
+# Says how many rounds were made, and with which seeds. All in the profile of the demo, whose build
+# they share. Plugins are tested natively, apart from the host: together, each would get the features
+# that any of them asks of a common dependency.
 test: plugins
 	cargo test --release --locked --package millstream -- --show-output
 	cargo test --release --locked --workspace --exclude millstream

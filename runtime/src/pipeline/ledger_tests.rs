@@ -1,6 +1,6 @@
 use super::*;
-use crate::message::BatchBuilder;
-use crate::plugin::FateVerdict;
+use crate::message::{BatchBuilder, SinkSet};
+use crate::plugin::{Fate, FateVerdict, Processed};
 use proptest::prelude::{
     Just, ProptestConfig, Strategy, any, prop_assert, prop_assert_eq, prop_oneof, proptest,
 };
@@ -140,7 +140,7 @@ fn p6_the_budget_is_given_back_when_the_last_message_is_settled() {
 impl Held {
     /// Delivered without having been offered to a sink.
     fn delivered_for_test(self) {
-        self.settle(Settlement::Delivered);
+        self.delivered();
     }
 }
 
@@ -248,7 +248,7 @@ proptest! {
                     });
                     all.extend(offered.into_iter().map(|(_, held)| held).chain(unrouted));
                 },
-                Event::Deliver { held } => if let Some(held) = take(&mut all, held) { held.settle(Settlement::Delivered) },
+                Event::Deliver { held } => if let Some(held) = take(&mut all, held) { held.delivered() },
                 Event::DeadLetter { held } => if let Some(held) = take(&mut all, held) { held.dead_lettered("") },
                 Event::Commit => commit(&all)?,
             }
@@ -257,7 +257,7 @@ proptest! {
             prop_assert!(snapshot.sinks.iter().all(SinkBooks::balance), "{snapshot:?}");
             prop_assert_eq!(snapshot.books.in_flight, all.iter().map(|held| held.len() as u64).sum::<u64>());
         }
-        for held in all.drain(..) { held.settle(Settlement::Delivered) }
+        for held in all.drain(..) { held.delivered() }
         commit(&[])?;
         for (partition, next) in next.iter().enumerate() {
             prop_assert_eq!(committed[partition], next.checked_sub(1));
