@@ -30,14 +30,21 @@ fn append_any(bytes: &mut Vec<u8>, piece: &[u8]) {
 /// Appends a piece of `END` to twice as many bytes: its first `END` and its last, which may overlap.
 #[inline(always)]
 fn append_ends<const END: usize>(bytes: &mut Vec<u8>, piece: &[u8]) {
-    let len = bytes.len() + piece.len();
-    if let (Some(first), Some(last)) = (piece.first_chunk::<END>(), piece.last_chunk::<END>()) {
-        bytes.extend_from_slice(first);
-        bytes.extend_from_slice(&[0; END]);
-        bytes.truncate(len);
-        if let Some(end) = bytes.last_chunk_mut::<END>() {
-            *end = *last;
-        }
+    let (Some(first), Some(last)) = (piece.first_chunk::<END>(), piece.last_chunk::<END>()) else {
+        return bytes.extend_from_slice(piece);
+    };
+    bytes.reserve(piece.len());
+    let len = bytes.len();
+    let start = bytes.spare_capacity_mut().as_mut_ptr().cast::<u8>();
+    // SAFETY: the piece has at least END bytes, since it has a first chunk of END, and `reserve` made
+    // room for all of it at `start`: both copies stay within it. Together they fill it, and only then
+    // does the vector count it: a piece of at most 2 * END is covered by its two ends, which is
+    // asserted.
+    unsafe {
+        assert!(piece.len() <= 2 * END);
+        start.cast::<[u8; END]>().write_unaligned(*first);
+        start.add(piece.len() - END).cast::<[u8; END]>().write_unaligned(*last);
+        bytes.set_len(len + piece.len());
     }
 }
 

@@ -102,8 +102,8 @@ impl SinkSet {
 /// The routes that a plugin named for a message; compared by name with a sink's `route`.
 pub type Routes = Arc<[String]>;
 
-/// One message of a batch, as spans.
-#[derive(Clone, Debug)]
+/// One message of a batch, as spans. `Copy`, so that rows are copied as one piece of memory.
+#[derive(Clone, Copy, Debug)]
 pub struct Row {
     pub payload: Span,
     pub key: Span,

@@ -346,6 +346,7 @@ impl State {
         let mut highest: Vec<Position> = Vec::new();
         let mut blocked: HashSet<u32> = HashSet::new();
         for claim in self.claims.iter_mut().flatten().filter(|claim| claim.feed == feed) {
+            // Most claims are of one partition: its slot is found once.
             let mut last: Option<(u32, usize)> = None;
             for (index, outcome) in claim.outcomes.iter_mut().enumerate() {
                 if outcome.committed {

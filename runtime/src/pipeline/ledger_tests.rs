@@ -230,7 +230,7 @@ proptest! {
                             match (parent + salt) % 4 {
                                 0 => processed.fates.push(Fate { parent: parent_number, row, verdict: FateVerdict::Dropped }),
                                 1 => { rows.push(row); processed.parents.push(parent_number) }
-                                2 => for _ in 0..3 { rows.push(row.clone()); processed.parents.push(parent_number) },
+                                2 => for _ in 0..3 { rows.push(row); processed.parents.push(parent_number) },
                                 _ => processed.fates.push(Fate { parent: parent_number, row, verdict: FateVerdict::Retry { code: String::new(), reason: String::new() } }),
                             }
                         }

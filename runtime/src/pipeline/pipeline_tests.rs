@@ -159,7 +159,7 @@ impl Step for NumberStep {
                 3 => fate(row, FateVerdict::Dropped),
                 5 => fate(row, FateVerdict::Rejected { code: "bad".into(), reason: "no good".into() }),
                 7 => {
-                    rows.extend([row.clone(), row]);
+                    rows.extend([row, row]);
                     processed.parents.extend([parent, parent]);
                 }
                 _ => {

@@ -9,10 +9,12 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use super::bindings::{CONTRACT, CONTRACT_VERSION, PROCESSOR};
+use super::bindings::{CONTRACT, CONTRACT_VERSION, PROCESSOR, PluginPre};
 use super::builtin::{self, BuiltIn};
+use super::capabilities;
 use super::compile;
 use super::engine::PluginEngine;
+use super::guest::Guest;
 use super::{PluginCode, PluginSpec};
 use crate::config::problem::Problem;
 use crate::config::units::ByteSize;
@@ -50,9 +52,22 @@ impl PluginEngine {
 
     pub(super) fn load_code(&self, code: &Code) -> Result<Loaded, Wrong> {
         let component = self.component(code)?;
-        let wants_wasi = check_contract(&self.engine, &component)
+        let wants_wasi = check_contract(&component)
             .map_err(|(message, help)| (format!("{} {message}", code.shown), help))?;
         Ok(Loaded { component, digest: code.digest, wants_wasi })
+    }
+
+    /// A plugin with its imports, ready to be started.
+    ///
+    /// # Errors
+    /// It wants what this host does not have.
+    pub(super) fn link(&self, loaded: &Loaded) -> anyhow::Result<PluginPre<Guest>> {
+        let linker = &self.linker;
+        let pre = match loaded.wants_wasi {
+            true => capabilities::deny_wasi(linker, &loaded.component)?.instantiate_pre(&loaded.component)?,
+            false => linker.instantiate_pre(&loaded.component)?,
+        };
+        Ok(PluginPre::new(pre)?)
     }
 
     fn component(&self, code: &Code) -> Result<Component, Wrong> {
@@ -154,7 +169,8 @@ fn check_header(shown: &str, bytes: &[u8]) -> Result<(), Wrong> {
 }
 
 /// Whether what a component exports and imports is what this host has (P7); true if it imports WASI.
-fn check_contract(engine: &Engine, component: &Component) -> Result<bool, Wrong> {
+fn check_contract(component: &Component) -> Result<bool, Wrong> {
+    let engine = component.engine();
     let component = component.component_type();
     let exports: Vec<&str> = component.exports(engine).map(|(name, _)| name).collect();
     let processor = exports.iter().find_map(|name| name.strip_prefix(PROCESSOR)?.strip_prefix('@'));

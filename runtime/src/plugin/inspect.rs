@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use wasmtime::Store;
 use wasmtime::component::types::ComponentItem;
 
-use super::bindings::{CONTRACT, Description, PROCESSOR, PluginPre, Reads};
-use super::capabilities;
+use super::bindings::{CONTRACT, Description, PROCESSOR, Reads};
 use super::component::{Code, Loaded};
 use super::engine::PluginEngine;
 use super::fault::fault_of;
-use super::guest::{Guest, deadline};
-use super::instance::{START_LOG, START_OUTPUT, START_TIME};
+use super::instance::{START_OUTPUT, START_TIME, start_store};
 use super::tables::Tables;
 use super::{Limits, LoadError, PluginCode};
 use crate::config::problem::Problem;
@@ -49,15 +46,16 @@ pub fn inspect(engine: &PluginEngine, code: &PluginCode) -> Result<Inspection, L
     let code = Code::of(code).map_err(|wrong| failed(told(wrong)))?;
     let loaded = engine.load_code(&code).map_err(|wrong| failed(told(wrong)))?;
     let description = describe(engine, &loaded).map_err(|message| failed(Problem::new("/wasm", message)))?;
+    let types = loaded.component.engine();
     let component = loaded.component.component_type();
-    let exports: Vec<&str> = component.exports(&engine.engine).map(|(name, _)| name).collect();
+    let exports: Vec<&str> = component.exports(types).map(|(name, _)| name).collect();
     let contract = exports.iter().find_map(|name| name.strip_prefix(PROCESSOR)?.strip_prefix('@'));
     let imports = component
-        .imports(&engine.engine)
+        .imports(types)
         // Types are no wish.
         .filter(|(_, item)| match &item.ty {
             ComponentItem::ComponentInstance(instance) => {
-                let mut items = instance.exports(&engine.engine);
+                let mut items = instance.exports(types);
                 items.any(|(_, item)| matches!(item.ty, ComponentItem::ComponentFunc(_)))
             }
             _ => true,
@@ -88,19 +86,10 @@ pub fn inspect(engine: &PluginEngine, code: &PluginCode) -> Result<Inspection, L
 }
 
 fn describe(engine: &PluginEngine, loaded: &Loaded) -> Result<Description, String> {
-    let linker = match loaded.wants_wasi {
-        true => capabilities::deny_wasi(&engine.linker, &loaded.component),
-        false => Ok(engine.linker.clone()),
-    };
-    let pre = linker
-        .and_then(|linker| Ok(PluginPre::new(linker.instantiate_pre(&loaded.component)?)?))
-        .map_err(|error| format!("does not keep the plugin contract: {error:#}"))?;
+    let pre =
+        engine.link(loaded).map_err(|error| format!("does not keep the plugin contract: {error:#}"))?;
     let tables = Tables::default();
-    let mut store = Store::new(&engine.engine, Guest::new(&Limits::default(), Arc::new(tables).current()));
-    store.limiter(|guest| &mut guest.memory);
-    store.epoch_deadline_callback(deadline);
-    store.set_hostcall_fuel(START_OUTPUT.as_usize());
-    store.data_mut().log.start(START_LOG, 1);
+    let mut store = start_store(&pre, &Limits::default(), Arc::new(tables).current());
     let mut call = || {
         let ticks = store.data_mut().clock.start(START_TIME);
         store.set_epoch_deadline(ticks);

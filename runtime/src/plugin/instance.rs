@@ -6,7 +6,6 @@ use std::time::Duration;
 use wasmtime::Store;
 
 use super::bindings::{Columns, Description, Outcome, PluginPre, Processor, Reads, types::ConfigError};
-use super::capabilities;
 use super::convert;
 use super::division::{Division, Pace};
 use super::engine::PluginEngine;
@@ -14,7 +13,7 @@ use super::fault::fault_of;
 use super::guest::{Guest, deadline};
 use super::log::Speaker;
 use super::outcome::{Assembly, Tally};
-use super::tables::Tables;
+use super::tables::{Granted, Tables};
 use super::{Fault, FaultKind, Limits, LoadError, PluginCode, PluginIdentity, PluginSpec, Processed};
 use crate::config::problem::Problem;
 use crate::config::units::ByteSize;
@@ -26,7 +25,7 @@ use crate::pipeline::lane::Step;
 /// 1.5 MiB takes half a second.
 pub(super) const START_TIME: Duration = Duration::from_secs(10);
 /// Log that starting may write.
-pub(super) const START_LOG: ByteSize = ByteSize::mib(1);
+const START_LOG: ByteSize = ByteSize::mib(1);
 /// A description holds a JSON Schema.
 pub(super) const START_OUTPUT: ByteSize = ByteSize::mib(16);
 /// Longest name and version of a plugin.
@@ -43,7 +42,6 @@ const ROW_BYTES: usize = 256;
 pub struct Plugin(Arc<Inner>);
 
 struct Inner {
-    engine: Arc<PluginEngine>,
     spec: PluginSpec,
     identity: PluginIdentity,
     summary: String,
@@ -83,13 +81,7 @@ impl PluginEngine {
             PluginCode::BuiltIn(_) => "/use",
             PluginCode::File(_) => "/wasm",
         };
-        let pre = if loaded.wants_wasi {
-            capabilities::deny_wasi(&self.linker, &loaded.component)
-                .and_then(|linker| Ok(linker.instantiate_pre(&loaded.component)?))
-        } else {
-            self.linker.instantiate_pre(&loaded.component).map_err(anyhow::Error::from)
-        };
-        let pre = pre.and_then(|pre| Ok(PluginPre::new(pre)?)).map_err(|error| {
+        let pre = self.link(&loaded).map_err(|error| {
             let message = format!("does not keep the plugin contract: {error:#}");
             failed(vec![Problem::new(at, message).help("build it with millstream-plugin-sdk")])
         })?;
@@ -98,7 +90,7 @@ impl PluginEngine {
             config => config.to_string(),
         };
         let speaker = Speaker { pipeline: None, step: spec.step.as_str().into() };
-        let (live, description) = Live::start(self, &pre, &tables, spec, &config, &speaker)
+        let (live, description) = Live::start(&pre, &tables, spec, &config, &speaker)
             .map_err(|failure| failed(vec![failure.problem(spec, at)]))?;
         let Description { name, version, summary, reads, config_schema } = description;
         if let Some(long) = [&name, &version].into_iter().find(|text| text.len() > MAX_NAME_BYTES) {
@@ -110,7 +102,6 @@ impl PluginEngine {
         let identity =
             PluginIdentity { step: spec.step.clone(), name, version, sha256: hex::encode(loaded.digest) };
         Ok(Plugin(Arc::new(Inner {
-            engine: Arc::clone(self),
             spec: spec.clone(),
             identity,
             summary,
@@ -208,21 +199,26 @@ fn dotted(pointer: &str) -> String {
     pointer.replace('/', ".").replace("~1", "/").replace("~0", "~")
 }
 
+/// A store with the limits under which a guest starts.
+pub(super) fn start_store(pre: &PluginPre<Guest>, limits: &Limits, tables: Arc<Granted>) -> Store<Guest> {
+    let mut store = Store::new(pre.engine(), Guest::new(limits, tables));
+    store.limiter(|guest| &mut guest.memory);
+    store.epoch_deadline_callback(deadline);
+    store.set_hostcall_fuel(START_OUTPUT.as_usize());
+    store.set_max_component_handles(MAX_HANDLES);
+    store.data_mut().log.start(START_LOG, 1);
+    store
+}
+
 impl Live {
     fn start(
-        engine: &PluginEngine,
         pre: &PluginPre<Guest>,
         tables: &Arc<Tables>,
         spec: &PluginSpec,
         config: &str,
         speaker: &Speaker,
     ) -> Result<(Live, Description), StartFailure> {
-        let mut store = Store::new(&engine.engine, Guest::new(&spec.limits, tables.current()));
-        store.limiter(|guest| &mut guest.memory);
-        store.epoch_deadline_callback(deadline);
-        store.set_hostcall_fuel(START_OUTPUT.as_usize());
-        store.set_max_component_handles(MAX_HANDLES);
-        store.data_mut().log.start(START_LOG, 1);
+        let mut store = start_store(pre, &spec.limits, tables.current());
         let started = Self::started(&mut store, pre, config);
         let fault = |error| StartFailure::Fault(fault_of(&error, store.data(), START_OUTPUT));
         let started = started.map_err(fault);
@@ -355,7 +351,7 @@ impl Inner {
             Some(guest) => guest,
             None => {
                 let started =
-                    Live::start(&self.engine, &self.pre, &self.tables, &self.spec, &self.config, speaker);
+                    Live::start(&self.pre, &self.tables, &self.spec, &self.config, speaker);
                 let (guest, _) = started.map_err(|failure| {
                     let message = failure.problem(&self.spec, "").message;
                     anyhow::anyhow!("the plugin {} could not be started again: {message}", self.spec.step)

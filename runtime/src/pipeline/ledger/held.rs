@@ -169,18 +169,19 @@ impl Held {
         offered.resize_with(sinks, Vec::new);
         let mut unrouted = Vec::new();
         let mut copies: Vec<(u32, u32)> = Vec::new();
-        if sinks == 1 {
-            offered[0].reserve(rows.len());
-        }
-        for row in rows {
-            let set = sinks_of(&batch, &row);
-            match set.len() {
-                0 => unrouted.push(row),
-                1 => offered[set.iter().next().unwrap_or_default()].push(row),
-                count => {
-                    copies.push((row.claim_row, count as u32 - 1));
-                    for sink in set.iter() {
-                        offered[sink].push(row.clone());
+        if sinks == 1 && rows.iter().all(|row| sinks_of(&batch, row).len() == 1) {
+            offered[0] = rows;
+        } else {
+            for row in rows {
+                let set = sinks_of(&batch, &row);
+                match set.len() {
+                    0 => unrouted.push(row),
+                    1 => offered[set.iter().next().unwrap_or_default()].push(row),
+                    count => {
+                        copies.push((row.claim_row, count as u32 - 1));
+                        for sink in set.iter() {
+                            offered[sink].push(row);
+                        }
                     }
                 }
             }
