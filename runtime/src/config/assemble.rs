@@ -83,6 +83,10 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
     let retry = retry(document, root.remove("retry"));
     let dead_letters = dead_letters(document, &folders, root.remove("dead_letters"));
     let settings = settings(document, &mut root, source.as_ref());
+    if root.get("data_dir").and_then(Value::as_str) == Some("") {
+        let message = "this would be the folder of the file itself".to_owned();
+        document.problem("/data_dir", Mark::Value, message, Some("a folder of its own".into()));
+    }
     let data_dir = match (&environment.data_dir, root.get("data_dir").and_then(Value::as_str)) {
         (Some(base), _) => base.join(&folders.name),
         (None, Some(folder)) => folders.base.join(folder),
@@ -137,6 +141,10 @@ fn settings(
     let keys = fields_of::<Settings>();
     let values: Map<String, Value> = keys.iter().filter_map(|key| root.remove_entry(&key.name)).collect();
     let settings: Settings = sections::typed(document, "", Value::Object(values), super::parse)?;
+    if settings.type_header.as_deref() == Some("") {
+        let message = "a header has a name".to_owned();
+        document.problem("/type_header", Mark::Value, message, Some("leave the key out to have none".into()));
+    }
     let (budget, at) = (settings.budget, "/budget");
     if budget < MIN_BUDGET {
         let shown = document.show(at, &budget.to_string().into());

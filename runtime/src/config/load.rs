@@ -1,6 +1,7 @@
 //! From paths to pipelines.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::{Component, Path, PathBuf};
 
 use super::document::{Document, Mark};
@@ -27,6 +28,7 @@ pub fn load(path: &Path, environment: &Environment) -> Result<Vec<Pipeline>, Rep
     }
     tell_same_names(&mut checked);
     tell_same_folders(&mut checked);
+    tell_same_files(&mut checked);
     let mut pipelines = Vec::new();
     for (document, pipeline) in checked {
         report.extend(document.into_report());
@@ -113,6 +115,28 @@ fn tell_same_folders(checked: &mut [(Document, Option<Pipeline>)]) {
             }
             None => {
                 first.insert(plain(&pipeline.data_dir), document.file.clone());
+            }
+        }
+    }
+}
+
+/// Two sinks that write to one file would write into each other's lines.
+fn tell_same_files(checked: &mut [(Document, Option<Pipeline>)]) {
+    let mut first: BTreeMap<PathBuf, String> = BTreeMap::new();
+    for (document, pipeline) in checked {
+        let Some(pipeline) = pipeline else { continue };
+        for (number, sink) in pipeline.sinks.iter().enumerate() {
+            let Some(file) = sink.config.file() else { continue };
+            let owner = format!("sink `{}` in {}", sink.name, document.file.display());
+            match first.entry(plain(&pipeline.base.join(file))) {
+                Entry::Occupied(first) => {
+                    let message = "another sink writes to this file".to_owned();
+                    let help = format!("see {}; give each a file of its own", first.get());
+                    document.problem(&format!("/sink/{number}/path"), Mark::Value, message, Some(help));
+                }
+                Entry::Vacant(vacant) => {
+                    vacant.insert(owner);
+                }
             }
         }
     }

@@ -253,7 +253,7 @@ pub struct Settings {
     /// Bytes in flight and guest memory together; when they are used up the source stops reading.
     pub budget: ByteSize,
     /// Threads that run plugins; by default one a core.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1, max = 256))]
     pub lanes: Option<usize>,
     /// How long a stop may take until what is still in flight is given back to the source.
     pub shutdown_timeout: Interval,

@@ -3,7 +3,7 @@
 mod append;
 mod rotate;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -109,6 +109,10 @@ impl SinkConfig for FileSink {
 
     fn traits(&self) -> SinkTraits {
         SinkTraits { not_durable: None, partial_failures: false, default_batch: 8192 }
+    }
+
+    fn file(&self) -> Option<&Path> {
+        Some(&self.path)
     }
 
     fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>> {

@@ -8,7 +8,7 @@ mod stdout;
 #[cfg(test)]
 mod testing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,11 @@ pub trait SinkConfig: Send + Sync {
     fn check(&self, context: &SinkContext, problems: &mut Vec<Problem>);
 
     fn traits(&self) -> SinkTraits;
+
+    /// The file that it alone may write, relative to the pipeline file.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 
     /// Opens it. Called once, before the first write. A server that is not there is no error yet.
     fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>>;

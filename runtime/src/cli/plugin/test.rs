@@ -100,25 +100,16 @@ pub fn load(spec: &PluginSpec) -> anyhow::Result<Plugin> {
 
 /// What becomes of all messages, given at once.
 pub fn run_whole(plugin: &Plugin, input: &Batch) -> anyhow::Result<Vec<Outcome>> {
-    run(plugin, input, input.len().max(1), &mut |_| false)
+    run(plugin, input, || input.len(), || false)
 }
 
-/// What becomes of the messages in batches of that size, if the instance is lost before those batches
-/// for which `lose` says so.
+/// What becomes of the messages in batches of these sizes, if before each of them but the first it is
+/// asked whether the instance is lost.
 fn run(
     plugin: &Plugin,
     input: &Batch,
-    size: usize,
-    lose: &mut dyn FnMut(usize) -> bool,
-) -> anyhow::Result<Vec<Outcome>> {
-    run_in(plugin, input, &mut |_| size, lose)
-}
-
-fn run_in(
-    plugin: &Plugin,
-    input: &Batch,
-    size: &mut dyn FnMut(usize) -> usize,
-    lose: &mut dyn FnMut(usize) -> bool,
+    mut size: impl FnMut() -> usize,
+    mut lose: impl FnMut() -> bool,
 ) -> anyhow::Result<Vec<Outcome>> {
     let scope = || PluginScope {
         pipeline: "test".into(),
@@ -128,10 +119,10 @@ fn run_in(
     let mut instance = plugin.instantiate(scope())?;
     let (mut outcomes, mut next) = (Vec::new(), 0);
     while next < input.len() {
-        if next > 0 && lose(next) {
+        if next > 0 && lose() {
             instance = plugin.instantiate(scope())?;
         }
-        let end = input.len().min(next + size(next).max(1));
+        let end = input.len().min(next + size().max(1));
         let batch = input.with_rows(input.rows()[next..end].to_vec());
         outcomes.extend(fixtures::outcomes(&batch, &instance.process(batch.clone(), NOW_MS)?)?);
         next = end;
@@ -145,23 +136,22 @@ fn divided(plugin: &Plugin, input: &Batch, expected: &[Outcome], seed: u64) -> a
     let mut compare = |how: String, got: Vec<Outcome>| {
         let differs = expected.iter().zip(&got).position(|(expected, got)| expected != got);
         failures.extend(differs.map(|row| {
-            let (expected, got) = (pretty(&expected[row].shown()), pretty(&got[row].shown()));
             format!(
                 "the outcome of message {} depends on its batch: all at once (-) and {how} (+)\n{}",
                 row + 1,
-                diff(&expected, &got)
+                diff(&[expected[row].shown()], &[got[row].shown()])
             )
         }));
     };
     for size in SIZES {
-        compare(format!("in batches of {size}"), run(plugin, input, size, &mut |_| false)?);
+        compare(format!("in batches of {size}"), run(plugin, input, || size, || false)?);
     }
-    compare("in batches of 1, a new instance for each".to_owned(), run(plugin, input, 1, &mut |_| true)?);
+    compare("in batches of 1, a new instance for each".to_owned(), run(plugin, input, || 1, || true)?);
     for round in 0..RANDOM {
         let mut random = StdRng::seed_from_u64(seed.wrapping_add(round as u64));
         let mut fate = StdRng::seed_from_u64(random.random());
-        let mut size = |_| random.random_range(1..=LARGEST_RANDOM);
-        let got = run_in(plugin, input, &mut size, &mut |_| fate.random_bool(0.3))?;
+        let size = || random.random_range(1..=LARGEST_RANDOM);
+        let got = run(plugin, input, size, || fate.random_bool(0.3))?;
         compare(format!("in random batches, instances lost in between (--seed {seed})"), got);
     }
     Ok(failures)
@@ -172,23 +162,27 @@ fn difference(file: &Path, got: &[Value]) -> anyhow::Result<Option<String>> {
     if expected == got {
         return Ok(None);
     }
-    let text = |lines: &[Value]| lines.iter().map(|line| pretty(line) + "\n").collect::<String>();
     Ok(Some(format!(
         "{} (-) is not what comes out (+); `--update` takes that\n{}",
         file.display(),
-        diff(&text(&expected), &text(got))
+        diff(&expected, got)
     )))
 }
 
-fn diff(expected: &str, got: &str) -> String {
-    TextDiff::from_lines(expected, got).unified_diff().context_radius(3).to_string()
-}
-
-/// JSON over several lines, a payload that is JSON itself taken apart too.
-fn pretty(line: &Value) -> String {
-    let mut line = line.clone();
-    take_apart(&mut line);
-    format!("{line:#}")
+/// JSON over several lines, payloads that are JSON themselves taken apart too, unless they differ in
+/// nothing but how that is written.
+fn diff(expected: &[Value], got: &[Value]) -> String {
+    let lines = |values: &[Value]| values.iter().map(|value| format!("{value:#}\n")).collect::<String>();
+    let apart = |values: &[Value]| {
+        let mut values = values.to_vec();
+        values.iter_mut().for_each(take_apart);
+        lines(&values)
+    };
+    let (mut old, mut new) = (apart(expected), apart(got));
+    if old == new {
+        (old, new) = (lines(expected), lines(got));
+    }
+    TextDiff::from_lines(&old, &new).unified_diff().context_radius(3).to_string()
 }
 
 fn take_apart(value: &mut Value) {
