@@ -7,8 +7,8 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::{Orders, Server, World, id, letter_of, record};
-use crate::support::guest;
+use super::{Orders, Said, Server, World, id, letter_of, record};
+use crate::support::{guest, millstream};
 
 const CARD: &str = "4711 0815";
 
@@ -316,4 +316,49 @@ fn a_reader_that_goes_away_is_no_error() {
     reader.read_exact(&mut [0; 10]).expect("the begin of a line");
     drop(reader);
     assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn p5_the_commands_that_show_prints_repeat_the_refusal_offline() {
+    let pipeline = r#"
+name = "orders"
+[source]
+type = "file"
+path = "in.ndjson"
+[[plugin]]
+name = "double"
+use = "jq"
+config = { program = ".n * 2" }
+[[plugin]]
+name = "positive"
+use = "jq"
+config = { program = "if . < 0 then error(\"negative: \\(.)\") else . end" }
+[[sink]]
+type = "drop"
+"#;
+    let world = World::new(pipeline, "{\"n\":1}\n{\"n\":-2}\n");
+    world.run();
+    let letters = world.letters();
+    let id = letters[0]["id"].as_str().expect("an id");
+    let shown = world.dlq("show", &[id]).ended_with(0);
+    let commands: Vec<&str> = shown.err.lines().filter(|line| line.starts_with("  millstream ")).collect();
+    let said: Vec<Said> = commands
+        .iter()
+        .map(|command| {
+            let arguments: Vec<&str> = command.split_whitespace().skip(1).collect();
+            Said::of(millstream(&arguments).current_dir(world.folder.path(""))).ended_with(0)
+        })
+        .collect();
+    assert_eq!(said.len(), 2, "{shown:?}");
+    let again = said[1].objects();
+    assert_eq!(again.len(), 1, "{again:?}");
+    for field in ["code", "reason"] {
+        assert_eq!(again[0][field], letters[0][field], "{again:?}");
+    }
+    assert!(letters[0]["reason"].as_str().is_some_and(|reason| reason.contains("-4")), "{letters:?}");
+    // Without the plugins before it, it would be another message.
+    let direct: Vec<&str> =
+        commands[1].split_whitespace().skip(1).filter(|word| *word != "--through").collect();
+    let direct = Said::of(millstream(&direct).current_dir(world.folder.path(""))).ended_with(0).objects();
+    assert_ne!(direct[0]["reason"], again[0]["reason"]);
 }

@@ -15,7 +15,7 @@ use millstream::pipeline::start;
 use millstream::plugin::PluginEngine;
 use millstream::sources::OpenSource;
 use millstream::store::DataFolder;
-use millstream_bench::{keeps, order, transform};
+use millstream_bench::{append_transformed, keeps, order};
 
 use crate::guest;
 use crate::rounds::{Bench, Clock};
@@ -108,17 +108,22 @@ pub fn run_pipeline(
 /// What one would write without Millstream: no order, retry or dead letters, and an fsync at the end.
 fn native_loop(input: &Path, output: &Path) -> anyhow::Result<()> {
     let mut lines = BufReader::with_capacity(1 << 20, File::open(input)?);
-    let mut out = BufWriter::with_capacity(1 << 20, File::create(output)?);
-    let mut line = Vec::new();
+    let mut out = File::create(output)?;
+    let (mut line, mut written) = (Vec::new(), Vec::with_capacity(2 << 20));
     while lines.read_until(b'\n', &mut line)? > 0 {
         let order = line.strip_suffix(b"\n").unwrap_or(&line);
         if keeps(order)? {
-            serde_json::to_writer(&mut out, &transform(order)?)?;
-            out.write_all(b"\n")?;
+            append_transformed(order, &mut written)?;
+            written.push(b'\n');
+            if written.len() >= 1 << 20 {
+                out.write_all(&written)?;
+                written.clear();
+            }
         }
         line.clear();
     }
-    Ok(out.into_inner()?.sync_all()?)
+    out.write_all(&written)?;
+    Ok(out.sync_all()?)
 }
 
 fn write_orders(path: &Path) -> anyhow::Result<()> {

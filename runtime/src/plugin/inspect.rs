@@ -86,8 +86,7 @@ pub fn inspect(engine: &PluginEngine, code: &PluginCode) -> Result<Inspection, L
 }
 
 fn describe(engine: &PluginEngine, loaded: &Loaded) -> Result<Description, String> {
-    let pre =
-        engine.link(loaded).map_err(|error| format!("does not keep the plugin contract: {error:#}"))?;
+    let pre = engine.link(loaded).map_err(|error| format!("does not keep the plugin contract: {error:#}"))?;
     let tables = Tables::default();
     let mut store = start_store(&pre, &Limits::default(), Arc::new(tables).current());
     let mut call = || {

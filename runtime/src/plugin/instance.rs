@@ -350,8 +350,7 @@ impl Inner {
         let guest = match live.take() {
             Some(guest) => guest,
             None => {
-                let started =
-                    Live::start(&self.pre, &self.tables, &self.spec, &self.config, speaker);
+                let started = Live::start(&self.pre, &self.tables, &self.spec, &self.config, speaker);
                 let (guest, _) = started.map_err(|failure| {
                     let message = failure.problem(&self.spec, "").message;
                     anyhow::anyhow!("the plugin {} could not be started again: {message}", self.spec.step)

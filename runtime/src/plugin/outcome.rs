@@ -179,7 +179,7 @@ impl Assembly {
     }
 
     fn fate(&mut self, input: &[Row], parent: usize, verdict: FateVerdict) {
-        self.fates.push(Fate { parent: parent as u32, row: input[parent].clone(), verdict });
+        self.fates.push(Fate { parent: parent as u32, row: input[parent], verdict });
     }
 
     /// Keeps the new bytes of a call; returns where they begin in `arena`.
@@ -274,7 +274,7 @@ impl Taking<'_> {
             match verdict {
                 PASS => {
                     tally.passed += 1;
-                    assembly.rows.push(input[parent].clone());
+                    assembly.rows.push(input[parent]);
                     assembly.parents.push(parent as u32);
                 }
                 DROP => {
@@ -337,7 +337,7 @@ impl Taking<'_> {
     /// A new row and what it counts against the limit for output.
     fn row(&mut self, assembly: &mut Assembly, index: usize, parent: &Row) -> Result<(Row, u64), Stop> {
         let [_, payload, payload_len, key, key_len, headers, mode, route] = self.emitted[index];
-        let mut row = parent.clone();
+        let mut row = *parent;
         row.payload = self.address(assembly, payload, payload_len, parent.payload)?;
         row.key = self.address(assembly, key, key_len, parent.key)?;
         let mut cost = size_of::<Row>() as u64 + u64::from(row.payload.len()) + u64::from(row.key.len());

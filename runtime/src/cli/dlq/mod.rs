@@ -14,6 +14,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use self::access::Access;
 use super::output::{Output, confirm, tell, visible};
 use crate::config::{DeadLetterStore, Pipeline};
+use crate::dead_letters::Stage;
 use crate::dead_letters::filter::Filter;
 use crate::dead_letters::masks::Masks;
 
@@ -207,10 +208,21 @@ impl Show {
         if !self.reveal {
             Masks::of(&pipeline)?.hide(&mut letter);
         }
+        let stage = letter.stage.clone();
         let text = if self.json { print::json_lines(&[letter])? } else { print::details(&letter) };
         let mut output = Output::new();
         output.write(&text)?;
         output.flush()?;
+        if let (false, Stage::Plugin(step)) = (self.json, stage) {
+            let (file, id) = (self.target.file.display(), self.id);
+            let folder = self.target.data_dir.map(|folder| format!(" --data-dir {}", folder.display()));
+            let folder = folder.unwrap_or_default();
+            tell(format_args!(
+                "to give it to that plugin again, offline:\n  \
+                 millstream dlq export {file} {id}{folder} --to {id}.ndjson\n  \
+                 millstream plugin run {file} --record {id}.ndjson --step {step} --through"
+            ));
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

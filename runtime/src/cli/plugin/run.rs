@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Args;
 
-use super::{fixtures, section, test};
+use super::fixtures::{self, Outcome};
+use super::{section, test};
 use crate::cli::output::Output;
 use crate::plugin::{Grants, Limits, PluginCode, PluginSpec};
 
@@ -21,6 +22,10 @@ pub struct Run {
     /// Of a pipeline file: which plugin, by the name of its step; without it the first.
     #[arg(long, value_name = "NAME")]
     step: Option<String>,
+    /// Of a pipeline file: the plugins before that one have the messages first, as in the pipeline.
+    /// What they do not let pass is printed with their step.
+    #[arg(long, requires = "step")]
+    through: bool,
     /// Of a .wasm: its configuration, as JSON.
     #[arg(long, value_name = "JSON", conflicts_with = "step")]
     config: Option<String>,
@@ -28,11 +33,14 @@ pub struct Run {
 
 impl Run {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let spec = if self.file.extension().is_some_and(|ending| ending == "toml") {
-            section::of_pipeline(&self.file, self.step.as_deref())?
+        let specs = if self.file.extension().is_some_and(|ending| ending == "toml") {
+            match self.through {
+                true => section::up_to(&self.file, self.step.as_deref())?,
+                false => vec![section::of_pipeline(&self.file, self.step.as_deref())?],
+            }
         } else {
             let config = self.config.as_deref().unwrap_or("{}");
-            PluginSpec {
+            vec![PluginSpec {
                 step: self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
                 code: PluginCode::File(self.file),
                 config: serde_json::from_str(config)
@@ -40,16 +48,26 @@ impl Run {
                 limits: Limits::default(),
                 grants: Grants::default(),
                 sha256: None,
-            }
+            }]
         };
-        let input = fixtures::messages(&self.record)?;
-        let outcomes = test::run_whole(&test::load(&spec)?, &input)?;
+        let mut messages = fixtures::messages(&self.record)?;
+        let engine = section::engine()?;
         let mut out = Output::new();
-        for outcome in outcomes {
-            if !out.write(format!("{}\n", outcome.shown()).as_bytes())? {
-                break;
+        let mut lines = Vec::new();
+        for (number, spec) in specs.iter().enumerate() {
+            let (outcomes, passed) = test::pass(&engine.check(spec)?, messages)?;
+            let is_last = number + 1 == specs.len();
+            for outcome in outcomes.iter().filter(|outcome| is_last || !matches!(outcome, Outcome::Passed(_)))
+            {
+                let mut line = outcome.shown();
+                if !is_last {
+                    line["step"] = spec.step.clone().into();
+                }
+                lines.extend_from_slice(format!("{line}\n").as_bytes());
             }
+            messages = passed;
         }
+        out.write(&lines)?;
         out.flush()?;
         Ok(ExitCode::SUCCESS)
     }

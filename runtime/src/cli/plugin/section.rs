@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::config::{Environment, load_plugins};
 use crate::plugin::{EngineSettings, PluginCode, PluginEngine, PluginSpec};
@@ -30,16 +30,22 @@ pub fn of_folder(folder: &Path, built: Option<PathBuf>) -> anyhow::Result<Plugin
 
 /// A plugin of a pipeline file: the step of that name, or the first.
 pub fn of_pipeline(file: &Path, step: Option<&str>) -> anyhow::Result<PluginSpec> {
-    let specs = load_plugins(file, &Environment::process())?;
-    let steps: Vec<String> = specs.iter().map(|spec| spec.step.clone()).collect();
-    let found = specs.into_iter().find(|spec| step.is_none_or(|step| spec.step == step));
-    match (found, step) {
-        (Some(spec), _) => Ok(spec),
-        (None, Some(step)) => {
-            bail!("{} has no plugin {step:?}; its plugins are {}", file.display(), steps.join(", "))
-        }
-        (None, None) => bail!("{} has no [[plugin]]", file.display()),
-    }
+    let mut specs = up_to(file, step)?;
+    specs.pop().with_context(|| format!("{} has no [[plugin]]", file.display()))
+}
+
+/// The plugins of a pipeline file in order, up to the step of that name, or the first alone.
+pub fn up_to(file: &Path, step: Option<&str>) -> anyhow::Result<Vec<PluginSpec>> {
+    let mut specs = load_plugins(file, &Environment::process())?;
+    let last = match step {
+        None => 0,
+        Some(step) => specs.iter().position(|spec| spec.step == step).with_context(|| {
+            let steps: Vec<&str> = specs.iter().map(|spec| spec.step.as_str()).collect();
+            format!("{} has no plugin {step:?}; its plugins are {}", file.display(), steps.join(", "))
+        })?,
+    };
+    specs.truncate(last + 1);
+    Ok(specs)
 }
 
 /// An engine that keeps what it compiles in the user's cache, or for this process alone.

@@ -16,7 +16,7 @@ use super::section;
 use super::toolchain::Way;
 use crate::message::Batch;
 use crate::observe::metrics::Metrics;
-use crate::plugin::{Plugin, PluginScope, PluginSpec};
+use crate::plugin::{Instance, Plugin, PluginScope};
 
 /// Run a plugin over its fixtures, in the engine and with the limits of production.
 ///
@@ -58,10 +58,10 @@ impl Test {
             false => None,
         };
         let spec = section::of_folder(&self.folder, built)?;
-        let plugin = load(&spec)?;
+        let plugin = section::engine()?.check(&spec)?;
         let fixtures = self.folder.join("fixtures");
         let input = fixtures::messages(&fixtures.join("input.ndjson"))?;
-        let outcomes = run_whole(&plugin, &input)?;
+        let (outcomes, _) = pass(&plugin, input.clone())?;
 
         let (mut passed, mut refused) = (Vec::new(), Vec::new());
         for outcome in &outcomes {
@@ -93,14 +93,18 @@ impl Test {
     }
 }
 
-/// Loads a plugin and tries its configuration.
-pub fn load(spec: &PluginSpec) -> anyhow::Result<Plugin> {
-    Ok(section::engine()?.check(spec)?)
+fn instance(plugin: &Plugin) -> anyhow::Result<Instance> {
+    plugin.instantiate(PluginScope {
+        pipeline: "test".into(),
+        source: "test".into(),
+        metrics: Metrics::new().plugin("test", &plugin.identity().step),
+    })
 }
 
-/// What becomes of all messages, given at once.
-pub fn run_whole(plugin: &Plugin, input: &Batch) -> anyhow::Result<Vec<Outcome>> {
-    run(plugin, input, || input.len(), || false)
+/// Gives all messages to a plugin at once: what becomes of each, and what goes on.
+pub fn pass(plugin: &Plugin, input: Batch) -> anyhow::Result<(Vec<Outcome>, Batch)> {
+    let processed = instance(plugin)?.process(input.clone(), NOW_MS)?;
+    Ok((fixtures::outcomes(&input, &processed)?, processed.batch))
 }
 
 /// What becomes of the messages in batches of these sizes, if before each of them but the first it is
@@ -111,16 +115,11 @@ fn run(
     mut size: impl FnMut() -> usize,
     mut lose: impl FnMut() -> bool,
 ) -> anyhow::Result<Vec<Outcome>> {
-    let scope = || PluginScope {
-        pipeline: "test".into(),
-        source: "test".into(),
-        metrics: Metrics::new().plugin("test", &plugin.identity().step),
-    };
-    let mut instance = plugin.instantiate(scope())?;
+    let mut instance = instance(plugin)?;
     let (mut outcomes, mut next) = (Vec::new(), 0);
     while next < input.len() {
         if next > 0 && lose() {
-            instance = plugin.instantiate(scope())?;
+            instance = self::instance(plugin)?;
         }
         let end = input.len().min(next + size().max(1));
         let batch = input.with_rows(input.rows()[next..end].to_vec());

@@ -106,7 +106,7 @@ struct Order<'a> {
 
 /// What [`transform`] makes of an order.
 #[derive(Serialize)]
-pub struct Event<'a> {
+struct Event<'a> {
     id: &'a str,
     r#type: &'static str,
     time: &'a str,
@@ -115,7 +115,7 @@ pub struct Event<'a> {
 
 /// What [`transform`] makes of an order.
 #[derive(Serialize)]
-pub struct EventData<'a> {
+struct EventData<'a> {
     customer: Customer<'a>,
     channel: &'a str,
     items: u32,
@@ -135,8 +135,8 @@ struct Price<'a> {
     currency: &'a str,
 }
 
-/// The transform: makes an event of an order. Natively, [`serde_json::to_writer`] writes it.
-pub fn transform(order: &[u8]) -> serde_json::Result<Event<'_>> {
+/// The transform: makes an event of an order.
+fn transform(order: &[u8]) -> serde_json::Result<Event<'_>> {
     let order: Order<'_> = parse(order)?;
     Ok(Event {
         id: order.id,
@@ -149,6 +149,12 @@ pub fn transform(order: &[u8]) -> serde_json::Result<Event<'_>> {
             price: Price { amount: order.total, currency: order.currency },
         },
     })
+}
+
+/// The transform as natively one would write it, to the end of `out`. Compiled here and not where it is
+/// called, in one unit, as a plugin is.
+pub fn append_transformed(order: &[u8], out: &mut Vec<u8>) -> serde_json::Result<()> {
+    serde_json::to_writer(out, &transform(order)?)
 }
 
 #[cfg(test)]
