@@ -69,6 +69,16 @@ fn a_new_plugin_of_each_kind_passes_its_test_and_runs_in_its_pipeline() {
         "{outcomes:?}"
     );
 
+    let benched = succeeds(&folder, &["plugin", "bench", "my-map/pipeline.toml"]);
+    for part in ["ns/message", "\nmy-map ", "\nidentity ", "at the peak, of 64MiB", ", of 500ms"] {
+        assert!(benched.contains(part), "{benched}");
+    }
+    let median = benched.split("median ").nth(1).and_then(|rest| rest.split_whitespace().next());
+    let median: f64 = median.and_then(|ratio| ratio.parse().ok()).expect("a ratio");
+    assert!(median > 1.5, "a plugin that reads JSON takes more than one that does nothing: {benched}");
+    let elsewhere = fails(&folder, &["plugin", "bench", "my-map/src/x.wasm"]);
+    assert!(elsewhere.contains("--input") && elsewhere.contains("fixtures/input.ndjson"), "{elsewhere}");
+
     let expected = folder.path("my-map/fixtures/expected.ndjson");
     let right = std::fs::read_to_string(&expected).expect("the fixture");
     std::fs::write(&expected, right.replace("119.0", "118.0")).expect("a wrong fixture");

@@ -23,6 +23,7 @@ pub struct Metrics {
     pub plugin_rows: IntCounterVec,
     pub plugin_seconds: CounterVec,
     pub plugin_faults: IntCounterVec,
+    pub plugin_bytes: IntCounterVec,
     pub plugin_peak_memory: GaugeVec,
     pub sent: IntCounterVec,
     pub received: IntCounterVec,
@@ -98,6 +99,11 @@ impl Metrics {
                 &["pipeline", "plugin", "verdict"],
             ),
             plugin_seconds,
+            plugin_bytes: counter(
+                "millstream_plugin_bytes_total",
+                "bytes copied into the sandbox and out of it",
+                &["pipeline", "plugin", "direction"],
+            ),
             plugin_faults: counter(
                 "millstream_plugin_faults_total",
                 "calls that failed, by kind",
@@ -185,7 +191,10 @@ impl Metrics {
     pub fn plugin(&self, pipeline: &str, step: &str) -> PluginMetrics {
         let labels = &[pipeline, step];
         let rows = |verdict| self.plugin_rows.with_label_values(&[pipeline, step, verdict]);
+        let bytes = |direction| self.plugin_bytes.with_label_values(&[pipeline, step, direction]);
         PluginMetrics {
+            bytes_in: bytes("in"),
+            bytes_out: bytes("out"),
             calls: self.plugin_calls.with_label_values(labels),
             passed: rows("pass"),
             dropped: rows("drop"),
@@ -205,6 +214,8 @@ impl Metrics {
 #[derive(Clone)]
 pub struct PluginMetrics {
     pub calls: IntCounter,
+    pub bytes_in: IntCounter,
+    pub bytes_out: IntCounter,
     pub passed: IntCounter,
     pub dropped: IntCounter,
     pub emitted: IntCounter,

@@ -381,15 +381,51 @@ fn call(
     guest.log.start(limits.log, rows);
     let ticks = guest.clock.start(limits.timeout.0);
     store.set_epoch_deadline(ticks);
+    metrics.bytes_in.inc_by(bytes_in(&columns));
     let result = processor.call_process(&mut *store, columns);
     let guest = store.data();
     let inside = guest.clock.in_guest();
     metrics.called(inside);
     metrics.has_memory(guest.memory.bytes);
     match result {
-        Ok(outcome) => Ok((outcome, inside)),
+        Ok(outcome) => {
+            metrics.bytes_out.inc_by(bytes_out(&outcome));
+            Ok((outcome, inside))
+        }
         Err(error) => Err(fault_of(&error, guest, limits.output)),
     }
+}
+
+/// What is copied into the guest for a call.
+fn bytes_in(columns: &Columns<'_>) -> u64 {
+    let Columns {
+        arena, payloads, keys, header_ends, headers, timestamps, source, partitions, offsets, ..
+    } = columns;
+    let lists = [
+        size_of_val(*arena),
+        size_of_val(*payloads),
+        size_of_val(*keys),
+        size_of_val(*header_ends),
+        size_of_val(*headers),
+        size_of_val(*timestamps),
+        source.len(),
+        size_of_val(*partitions),
+        size_of_val(*offsets),
+    ];
+    lists.iter().sum::<usize>() as u64
+}
+
+/// What is copied out of it, but for the names of routes and reasons.
+fn bytes_out(outcome: &Outcome) -> u64 {
+    let Outcome { verdicts, arena, emitted, headers, timestamps, .. } = outcome;
+    let lists = [
+        size_of_val(&verdicts[..]),
+        size_of_val(&arena[..]),
+        size_of_val(&emitted[..]),
+        size_of_val(&headers[..]),
+        size_of_val(&timestamps[..]),
+    ];
+    lists.iter().sum::<usize>() as u64
 }
 
 fn count(metrics: &PluginMetrics, tally: Tally) {

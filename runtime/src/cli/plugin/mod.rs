@@ -1,5 +1,6 @@
 //! `millstream plugin`: the day of someone who writes a plugin.
 
+mod bench;
 mod build;
 mod fixtures;
 mod inspect;
@@ -29,6 +30,7 @@ enum Verb {
     Test(test::Test),
     Run(run::Run),
     Inspect(inspect::Inspect),
+    Bench(bench::Bench),
 }
 
 impl Plugin {
@@ -39,6 +41,7 @@ impl Plugin {
             Verb::Test(test) => test.run(),
             Verb::Run(run) => run.run(),
             Verb::Inspect(inspect) => inspect.run(),
+            Verb::Bench(bench) => bench.run(),
         }
     }
 }

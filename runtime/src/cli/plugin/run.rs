@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
 use clap::Args;
 
 use super::fixtures::{self, Outcome};
 use super::{section, test};
 use crate::cli::output::Output;
-use crate::plugin::{Grants, Limits, PluginCode, PluginSpec};
 
 /// Give messages from a file to a plugin and print what becomes of each, as JSON.
 #[derive(Args)]
@@ -33,22 +31,9 @@ pub struct Run {
 
 impl Run {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        let specs = if self.file.extension().is_some_and(|ending| ending == "toml") {
-            match self.through {
-                true => section::up_to(&self.file, self.step.as_deref())?,
-                false => vec![section::of_pipeline(&self.file, self.step.as_deref())?],
-            }
-        } else {
-            let config = self.config.as_deref().unwrap_or("{}");
-            vec![PluginSpec {
-                step: self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-                code: PluginCode::File(self.file),
-                config: serde_json::from_str(config)
-                    .with_context(|| format!("--config {config:?} is not JSON"))?,
-                limits: Limits::default(),
-                grants: Grants::default(),
-                sha256: None,
-            }]
+        let specs = match self.through && section::is_pipeline(&self.file) {
+            true => section::up_to(&self.file, self.step.as_deref())?,
+            false => vec![section::of_file(&self.file, self.step.as_deref(), self.config.as_deref())?],
         };
         let mut messages = fixtures::messages(&self.record)?;
         let engine = section::engine()?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use crate::config::{Environment, load_plugins};
-use crate::plugin::{EngineSettings, PluginCode, PluginEngine, PluginSpec};
+use crate::plugin::{EngineSettings, Grants, Limits, PluginCode, PluginEngine, PluginSpec};
 
 /// Files beside a plugin whose first `[[plugin]]` says how it is configured.
 const EXAMPLES: [&str; 2] = ["pipeline.toml", "example.toml"];
@@ -26,6 +26,27 @@ pub fn of_folder(folder: &Path, built: Option<PathBuf>) -> anyhow::Result<Plugin
         spec.code = PluginCode::File(built);
     }
     Ok(spec)
+}
+
+/// A plugin by its file: a pipeline file that configures it, or its .wasm with this configuration.
+pub fn of_file(file: &Path, step: Option<&str>, config: Option<&str>) -> anyhow::Result<PluginSpec> {
+    if is_pipeline(file) {
+        return of_pipeline(file, step);
+    }
+    let config = config.unwrap_or("{}");
+    Ok(PluginSpec {
+        step: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        code: PluginCode::File(file.to_owned()),
+        config: serde_json::from_str(config).with_context(|| format!("--config {config:?} is not JSON"))?,
+        limits: Limits::default(),
+        grants: Grants::default(),
+        sha256: None,
+    })
+}
+
+/// Whether a file is a pipeline and not a plugin, by its ending.
+pub fn is_pipeline(file: &Path) -> bool {
+    file.extension().is_some_and(|ending| ending == "toml")
 }
 
 /// A plugin of a pipeline file: the step of that name, or the first.
