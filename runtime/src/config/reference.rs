@@ -82,7 +82,10 @@ pub fn plugin_page(built_in: &BuiltIn, inspection: &Inspection) -> anyhow::Resul
     let name = built_in.name;
     let mut page = format!("# plugin `{name}`\n\n{}\n", inspection.summary);
     let _ = write!(page, "\nReads of a message: {}.\n", inspection.reads.join(", "));
-    let _ = write!(page, "\nKeys of its `config`:\n{}", table(&Shape::of(&schema).fields()));
+    let _ = match &Shape::of(&schema).fields()[..] {
+        [] => write!(page, "\nIt has no configuration.\n"),
+        fields => write!(page, "\nKeys of its `config`:\n{}", table(fields)),
+    };
     let _ = write!(page, "\nKeys of every plugin:\n{}", table(&fields_of::<PluginKeys>()));
     let _ = write!(page, "\nExample:\n\n```toml\n{}\n```\n", built_in.example.trim());
     Ok(page)
