@@ -33,15 +33,15 @@ fn append_ends<const END: usize>(bytes: &mut Vec<u8>, piece: &[u8]) {
     let (Some(first), Some(last)) = (piece.first_chunk::<END>(), piece.last_chunk::<END>()) else {
         return bytes.extend_from_slice(piece);
     };
+    assert!(piece.len() <= 2 * END);
     bytes.reserve(piece.len());
     let len = bytes.len();
     let start = bytes.spare_capacity_mut().as_mut_ptr().cast::<u8>();
     // SAFETY: the piece has at least END bytes, since it has a first chunk of END, and `reserve` made
     // room for all of it at `start`: both copies stay within it. Together they fill it, and only then
-    // does the vector count it: a piece of at most 2 * END is covered by its two ends, which is
-    // asserted.
+    // does the vector count it: a piece of at most 2 * END, as was asserted, is covered by its two
+    // ends.
     unsafe {
-        assert!(piece.len() <= 2 * END);
         start.cast::<[u8; END]>().write_unaligned(*first);
         start.add(piece.len() - END).cast::<[u8; END]>().write_unaligned(*last);
         bytes.set_len(len + piece.len());

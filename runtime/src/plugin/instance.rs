@@ -69,7 +69,7 @@ impl PluginEngine {
     ///
     /// # Errors
     /// What is wrong with its file, its grants, its limits or its configuration.
-    pub fn check(self: &Arc<PluginEngine>, spec: &PluginSpec) -> Result<Plugin, LoadError> {
+    pub fn check(&self, spec: &PluginSpec) -> Result<Plugin, LoadError> {
         let mut problems = limit_problems(spec);
         let tables = Tables::load(&spec.grants.lookup).map_err(|found| problems.extend(found)).ok();
         let loaded = self.load(spec).map_err(|problem| problems.push(problem)).ok();

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use serde_json::Value;
 
+use super::test::{self, NOW_MS};
 use super::{fixtures, section};
 use crate::cli::output::Output;
 use crate::config::units::{ByteSize, Interval};
 use crate::message::Batch;
-use crate::observe::metrics::{Metrics, PluginMetrics};
-use crate::plugin::{FateVerdict, Grants, Instance, Limits, Plugin, PluginCode, PluginScope, PluginSpec};
+use crate::observe::metrics::PluginMetrics;
+use crate::plugin::{FateVerdict, Instance, Limits, Plugin, PluginCode};
 
 /// Measure a plugin in the engine and with the limits of production, beside the plugin `identity`,
 /// which passes every message.
@@ -41,11 +43,6 @@ pub struct Bench {
 const ROUNDS: usize = 21;
 /// Batches are given for as long as this in a round, at least one.
 const ROUND: Duration = Duration::from_millis(50);
-/// The time that plugins see, that of `millstream plugin test`.
-const NOW_MS: u64 = 1_700_000_000_000;
-
-/// Nanoseconds a message, of each round.
-type Times = Vec<f64>;
 
 impl Bench {
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -55,13 +52,17 @@ impl Bench {
             .context("`--input` names a file of messages, as `millstream dlq export` writes them")?;
         ensure!(!messages.is_empty(), "{} has no messages", input.display());
         let engine = section::engine()?;
-        let mut measured = Subject::of(&engine.check(&spec)?)?;
-        let mut identity = Subject::of(&engine.check(&identity_spec())?)?;
-        // Before the rounds, on an instance of its own: so the memory at the peak is that of the rounds.
-        let singly = Singly::of(&mut Subject::of(&engine.check(&spec)?)?, &messages)?;
+        let plugin = engine.check(&spec)?;
+        let name = "identity".to_owned();
+        let identity = section::spec(name.clone(), PluginCode::BuiltIn(name), Value::Null);
+        let mut measured = Subject::of(&plugin)?;
+        let mut identity = Subject::of(&engine.check(&identity)?)?;
+        // On an instance of its own: so the memory at the peak is that of the rounds.
+        let singly = Singly::of(&mut Subject::of(&plugin)?, &messages)?;
 
         let batch = repeated(&messages, usize::from(self.batch));
-        let (mut times, mut control): (Times, Times) = (Vec::new(), Vec::new());
+        // Nanoseconds a message, of each round.
+        let (mut times, mut control) = (Vec::new(), Vec::new());
         // The first round fills caches and finds the size of calls.
         measured.round(&batch)?;
         identity.round(&batch)?;
@@ -75,7 +76,7 @@ impl Bench {
         let bytes = bytes as f64 / messages.len() as f64;
         let count = measured.messages as f64;
         let ratio = spread(times.iter().zip(&control).map(|(time, control)| time / control).collect());
-        let line = |name: &str, times: Times| {
+        let line = |name: &str, times: Vec<f64>| {
             let nanos = spread(times)[1];
             let (rate, volume) = (1e9 / nanos, bytes * 1e3 / nanos);
             format!("{name:<18} {nanos:>12.0} {rate:>12.0} {volume:>10.1}\n")
@@ -92,8 +93,8 @@ impl Bench {
              slowest message    {slowest}, of {timeout}\n\
              largest output     {largest}, of {output}\n\
              refused            {refused} of {kinds} messages\n",
-            name = measured.name,
-            version = measured.version,
+            name = plugin.identity().name,
+            version = plugin.identity().version,
             kinds = messages.len(),
             batch = self.batch,
             head = "",
@@ -124,17 +125,6 @@ fn beside(file: &Path) -> PathBuf {
     file.with_file_name("fixtures").join("input.ndjson")
 }
 
-fn identity_spec() -> PluginSpec {
-    PluginSpec {
-        step: "identity".to_owned(),
-        code: PluginCode::BuiltIn("identity".to_owned()),
-        config: serde_json::Value::Null,
-        limits: Limits::default(),
-        grants: Grants::default(),
-        sha256: None,
-    }
-}
-
 /// The messages again and again, to so many.
 fn repeated(messages: &Batch, count: usize) -> Batch {
     messages.with_rows(messages.rows().iter().copied().cycle().take(count).collect())
@@ -148,8 +138,6 @@ fn spread(mut values: Vec<f64>) -> [f64; 3] {
 
 /// A plugin that is measured.
 struct Subject {
-    name: String,
-    version: String,
     instance: Instance,
     metrics: PluginMetrics,
     messages: u64,
@@ -157,11 +145,8 @@ struct Subject {
 
 impl Subject {
     fn of(plugin: &Plugin) -> anyhow::Result<Subject> {
-        let metrics = Metrics::new().plugin("bench", &plugin.identity().step);
-        let scope =
-            PluginScope { pipeline: "bench".into(), source: "bench".into(), metrics: metrics.clone() };
-        let (name, version) = (plugin.identity().name.clone(), plugin.identity().version.clone());
-        Ok(Subject { name, version, instance: plugin.instantiate(scope)?, metrics, messages: 0 })
+        let (instance, metrics) = test::start(plugin)?;
+        Ok(Subject { instance, metrics, messages: 0 })
     }
 
     /// Gives it batches for the time of a round; nanoseconds a message.

@@ -38,7 +38,6 @@ impl Run {
         let mut messages = fixtures::messages(&self.record)?;
         let engine = section::engine()?;
         let mut out = Output::new();
-        let mut lines = Vec::new();
         for (number, spec) in specs.iter().enumerate() {
             let (outcomes, passed) = test::pass(&engine.check(spec)?, messages)?;
             let is_last = number + 1 == specs.len();
@@ -48,11 +47,10 @@ impl Run {
                 if !is_last {
                     line["step"] = spec.step.clone().into();
                 }
-                lines.extend_from_slice(format!("{line}\n").as_bytes());
+                out.write(format!("{line}\n").as_bytes())?;
             }
             messages = passed;
         }
-        out.write(&lines)?;
         out.flush()?;
         Ok(ExitCode::SUCCESS)
     }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use serde_json::Value;
 
 use crate::config::{Environment, load_plugins};
 use crate::plugin::{EngineSettings, Grants, Limits, PluginCode, PluginEngine, PluginSpec};
@@ -34,14 +35,14 @@ pub fn of_file(file: &Path, step: Option<&str>, config: Option<&str>) -> anyhow:
         return of_pipeline(file, step);
     }
     let config = config.unwrap_or("{}");
-    Ok(PluginSpec {
-        step: file.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        code: PluginCode::File(file.to_owned()),
-        config: serde_json::from_str(config).with_context(|| format!("--config {config:?} is not JSON"))?,
-        limits: Limits::default(),
-        grants: Grants::default(),
-        sha256: None,
-    })
+    let config = serde_json::from_str(config).with_context(|| format!("--config {config:?} is not JSON"))?;
+    let step = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(spec(step, PluginCode::File(file.to_owned()), config))
+}
+
+/// A plugin of which nothing else is said.
+pub fn spec(step: String, code: PluginCode, config: Value) -> PluginSpec {
+    PluginSpec { step, code, config, limits: Limits::default(), grants: Grants::default(), sha256: None }
 }
 
 /// Whether a file is a pipeline and not a plugin, by its ending.

@@ -15,7 +15,7 @@ use super::fixtures::{self, Outcome};
 use super::section;
 use super::toolchain::Way;
 use crate::message::Batch;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{Metrics, PluginMetrics};
 use crate::plugin::{Instance, Plugin, PluginScope};
 
 /// Run a plugin over its fixtures, in the engine and with the limits of production.
@@ -49,7 +49,7 @@ const SIZES: [usize; 4] = [1, 2, 7, 256];
 const RANDOM: usize = 8;
 const LARGEST_RANDOM: usize = 40;
 /// Time that plugins see, that of the SDK's harness.
-const NOW_MS: u64 = 1_700_000_000_000;
+pub const NOW_MS: u64 = 1_700_000_000_000;
 
 impl Test {
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -93,17 +93,17 @@ impl Test {
     }
 }
 
-fn instance(plugin: &Plugin) -> anyhow::Result<Instance> {
-    plugin.instantiate(PluginScope {
-        pipeline: "test".into(),
-        source: "test".into(),
-        metrics: Metrics::new().plugin("test", &plugin.identity().step),
-    })
+/// An instance without a pipeline, and what is counted of it.
+pub fn start(plugin: &Plugin) -> anyhow::Result<(Instance, PluginMetrics)> {
+    let metrics = Metrics::new().plugin("test", &plugin.identity().step);
+    let scope = PluginScope { pipeline: "test".into(), source: "test".into(), metrics: metrics.clone() };
+    Ok((plugin.instantiate(scope)?, metrics))
 }
 
 /// Gives all messages to a plugin at once: what becomes of each, and what goes on.
 pub fn pass(plugin: &Plugin, input: Batch) -> anyhow::Result<(Vec<Outcome>, Batch)> {
-    let processed = instance(plugin)?.process(input.clone(), NOW_MS)?;
+    let (mut instance, _) = start(plugin)?;
+    let processed = instance.process(input.clone(), NOW_MS)?;
     Ok((fixtures::outcomes(&input, &processed)?, processed.batch))
 }
 
@@ -115,11 +115,11 @@ fn run(
     mut size: impl FnMut() -> usize,
     mut lose: impl FnMut() -> bool,
 ) -> anyhow::Result<Vec<Outcome>> {
-    let mut instance = instance(plugin)?;
+    let (mut instance, _) = start(plugin)?;
     let (mut outcomes, mut next) = (Vec::new(), 0);
     while next < input.len() {
         if next > 0 && lose() {
-            instance = self::instance(plugin)?;
+            (instance, _) = start(plugin)?;
         }
         let end = input.len().min(next + size().max(1));
         let batch = input.with_rows(input.rows()[next..end].to_vec());
