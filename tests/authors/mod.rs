@@ -76,6 +76,12 @@ fn a_new_plugin_of_each_kind_passes_its_test_and_runs_in_its_pipeline() {
     let median = benched.split("median ").nth(1).and_then(|rest| rest.split_whitespace().next());
     let median: f64 = median.and_then(|ratio| ratio.parse().ok()).expect("a ratio");
     assert!(median > 1.5, "a plugin that reads JSON takes more than one that does nothing: {benched}");
+    let number_after = |words: &str| -> f64 {
+        let rest = benched.split(words).nth(1).expect("it is printed");
+        rest.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
+    };
+    // The payloads, and where each of them is.
+    assert!(number_after("copied") > number_after("messages of"), "{benched}");
     let elsewhere = fails(&folder, &["plugin", "bench", "my-map/src/x.wasm"]);
     assert!(elsewhere.contains("--input") && elsewhere.contains("fixtures/input.ndjson"), "{elsewhere}");
 

@@ -12,7 +12,7 @@ use super::test::{self, NOW_MS};
 use super::{fixtures, section};
 use crate::cli::output::Output;
 use crate::config::units::{ByteSize, Interval};
-use crate::message::Batch;
+use crate::message::{Batch, BatchBuilder};
 use crate::observe::metrics::PluginMetrics;
 use crate::plugin::{FateVerdict, Instance, Limits, Plugin, PluginCode};
 
@@ -40,6 +40,8 @@ pub struct Bench {
     batch: u16,
 }
 
+/// The default `budget` of a pipeline: no larger batch is in flight there.
+const MAX_BATCH_BYTES: usize = 256 << 20;
 const ROUNDS: usize = 21;
 /// Batches are given for as long as this in a round, at least one.
 const ROUND: Duration = Duration::from_millis(50);
@@ -60,7 +62,7 @@ impl Bench {
         // On an instance of its own: so the memory at the peak is that of the rounds.
         let singly = Singly::of(&mut Subject::of(&plugin)?, &messages)?;
 
-        let batch = repeated(&messages, usize::from(self.batch));
+        let batch = repeated(&messages, usize::from(self.batch))?;
         // Nanoseconds a message, of each round.
         let (mut times, mut control) = (Vec::new(), Vec::new());
         // The first round fills caches and finds the size of calls.
@@ -125,9 +127,19 @@ fn beside(file: &Path) -> PathBuf {
     file.with_file_name("fixtures").join("input.ndjson")
 }
 
-/// The messages again and again, to so many.
-fn repeated(messages: &Batch, count: usize) -> Batch {
-    messages.with_rows(messages.rows().iter().copied().cycle().take(count).collect())
+/// The messages again and again, to so many, each with bytes of its own: those that rows share would
+/// go into the sandbox once.
+fn repeated(messages: &Batch, count: usize) -> anyhow::Result<Batch> {
+    let mut out = BatchBuilder::new();
+    for number in 0..count {
+        let message = messages.message(number % messages.len());
+        out.push_message(&message.to_owned(), message.position());
+        ensure!(
+            out.bytes() <= MAX_BATCH_BYTES,
+            "the messages of a batch are over 256MiB; `--batch` makes it smaller"
+        );
+    }
+    Ok(out.finish())
 }
 
 /// The lowest, the median and the highest.
