@@ -9,5 +9,6 @@ mod kill;
 mod languages;
 mod outages;
 mod poison;
+mod reload;
 mod support;
 mod webhooks;

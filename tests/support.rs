@@ -178,8 +178,17 @@ impl Running {
 
     /// SIGTERM; the log stays in its file.
     pub fn terminate(&self) {
+        self.signal(rustix::process::Signal::TERM);
+    }
+
+    /// SIGHUP.
+    pub fn hang_up(&self) {
+        self.signal(rustix::process::Signal::HUP);
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it can be told to end");
+        rustix::process::kill_process(pid, signal).expect("it can be told");
     }
 
     /// Waits for its end.

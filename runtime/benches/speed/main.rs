@@ -20,7 +20,7 @@ use std::sync::Arc;
 use millstream::message::{Batch, BatchBuilder, HeaderSpan, Position, Span};
 use millstream::observe::metrics::Metrics;
 use millstream::plugin::{
-    EngineSettings, Grants, Instance, Limits, PluginCode, PluginEngine, PluginScope, PluginSpec,
+    EngineSettings, Grants, Instance, Limits, PluginCode, PluginEngine, PluginScope, PluginSpec, Reload,
 };
 use millstream_bench::{append_transformed, keeps, order};
 
@@ -103,6 +103,7 @@ fn instance(engine: &Arc<PluginEngine>, mode: &str) -> anyhow::Result<Instance> 
         limits: Limits::default(),
         grants: Grants::default(),
         sha256: None,
+        reload: Reload::default(),
     };
     let metrics = Metrics::new().plugin("bench", mode);
     engine.check(&spec)?.instantiate(PluginScope {

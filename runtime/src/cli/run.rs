@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ use crate::observe::terminal::PROGRESS;
 use crate::pipeline::assemble::{Host, assemble};
 use crate::pipeline::ingest::SharedProgress;
 use crate::pipeline::ledger::{Books, Snapshot};
+use crate::pipeline::reload::{Reloader, Started};
 use crate::pipeline::{Running, Shared, start};
 use crate::store::DataFolder;
 
@@ -71,6 +72,8 @@ impl Run {
 
     async fn run_all(self) -> anyhow::Result<ExitCode> {
         let stop = stop_on_signals()?;
+        // From here on a SIGHUP does not end the process.
+        stop_with_terminal(&stop, hangups()?);
         let engine = super::engine(&self.path, self.data_dir.as_deref())?;
         let Some(pipelines) = super::load(&self.path, self.data_dir.as_deref(), Some(&engine)) else {
             return Ok(ExitCode::FAILURE);
@@ -90,7 +93,7 @@ impl Run {
             let letters_of =
                 matches!(pipeline.dead_letters.to, DeadLetterTarget::Embedded).then(|| pipeline.file.clone());
             health.not_ready(&name, "starting");
-            match open(pipeline, &host, &stop).with_context(|| format!("pipeline {name}")) {
+            match self.open(pipeline, &host, &stop).with_context(|| format!("pipeline {name}")) {
                 Ok(open) => {
                     let shared = Arc::clone(&open.running.shared);
                     shown.push((Arc::clone(&shared), Arc::clone(&open.running.progress)));
@@ -144,6 +147,11 @@ impl Run {
         Ok(code)
     }
 
+    fn open(&self, pipeline: Pipeline, host: &Host, stop: &CancellationToken) -> anyhow::Result<Open> {
+        let started = Started::of(&pipeline, self.data_dir.as_deref());
+        open(pipeline, started, host, stop)
+    }
+
     /// The admin server, unless nobody asked for it and its usual address is taken: several
     /// processes on a machine are no mistake.
     async fn admin_server(&self) -> anyhow::Result<Option<AdminServer>> {
@@ -167,9 +175,10 @@ struct Open {
     folder: DataFolder,
     socket: SocketServer,
     service: Service,
+    reloader: Reloader,
 }
 
-fn open(pipeline: Pipeline, host: &Host, stop: &CancellationToken) -> anyhow::Result<Open> {
+fn open(pipeline: Pipeline, started: Started, host: &Host, stop: &CancellationToken) -> anyhow::Result<Open> {
     let folder = DataFolder::open(&pipeline.data_dir, &pipeline.name)?;
     // Where dead letters go to a sink it may still hold those from before: they are shown, replayed
     // and purged all the same.
@@ -181,21 +190,28 @@ fn open(pipeline: Pipeline, host: &Host, stop: &CancellationToken) -> anyhow::Re
     let context = ReplayContext::of(&pipeline);
     let parts = assemble(pipeline, &folder, host, None)?;
     let socket = SocketServer::bind(&folder)?;
+    let source = parts.source.name.clone();
     let running = start(parts, stop.clone());
+    let reloader = Reloader::new(started, host.clone(), &source, running.mailboxes.clone());
     let attach = running.attach.clone();
     let service = Service { folder: folder.clone(), store, context, attach };
-    Ok(Open { running, folder, socket, service })
+    Ok(Open { running, folder, socket, service, reloader })
 }
 
 impl Open {
     /// Waits until the pipeline has ended. Then its data folder is free again.
     async fn run(self) -> anyhow::Result<Snapshot> {
-        let Open { running, folder, socket, service } = self;
+        let Open { running, folder, socket, service, reloader } = self;
+        let hangups = hangups()?;
         let ended = CancellationToken::new();
         let mut beside = JoinSet::new();
         let (store, has_ended) = (service.store.clone(), ended.clone());
         beside.spawn(async move {
             has_ended.run_until_cancelled(purge_now_and_then(store)).await;
+        });
+        let has_ended = ended.clone();
+        beside.spawn(async move {
+            has_ended.run_until_cancelled(reloader.run(hangups)).await;
         });
         let has_ended = ended.clone();
         beside.spawn(async move {
@@ -246,6 +262,28 @@ async fn purge_now_and_then(store: DeadLetterStore) {
         }
         tokio::time::sleep(interval).await;
     }
+}
+
+/// A SIGHUP that comes because the terminal is gone, and with it the one who started this, stops the
+/// pipelines as SIGTERM does.
+fn stop_with_terminal(stop: &CancellationToken, mut hangups: Signal) {
+    let has_terminal = || std::fs::File::open("/dev/tty").is_ok();
+    if !has_terminal() {
+        return;
+    }
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        while hangups.recv().await.is_some() {
+            if !has_terminal() {
+                tracing::info!("the terminal is gone; stopping");
+                stop.cancel();
+            }
+        }
+    });
+}
+
+fn hangups() -> anyhow::Result<Signal> {
+    signal(SignalKind::hangup()).context("SIGHUP cannot be waited for")
 }
 
 /// The first SIGTERM or SIGINT stops the pipelines from front to back (P8); a second SIGINT ends the

@@ -15,10 +15,10 @@ use super::units::{ByteSize, Interval};
 use super::validate::{self, Section};
 use super::variables::Environment;
 use super::{
-    DeadLetterStore, DeadLetters, DeadLettersCommon, Guarantee, Ordering, Pipeline, Retry, Settings,
+    DeadLetterStore, DeadLetters, DeadLettersCommon, Guarantee, Ordering, Pipeline, Reading, Retry, Settings,
     SinkSection, SourceSection, guarantee, plugin_section, sections,
 };
-use crate::plugin::{Plugin, PluginEngine, PluginSpec};
+use crate::plugin::{LoadError, Plugin, PluginEngine, PluginSpec};
 
 /// Each sink of a message is a bit of a word.
 const MAX_SINKS: usize = 64;
@@ -104,6 +104,7 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
         source: source?,
         plugins,
         loaded_plugins,
+        read: Reading::of(document),
         sinks: sinks?,
         retry: retry?,
         dead_letters: dead_letters?,
@@ -178,7 +179,6 @@ fn retry(document: &mut Document, value: Option<Value>) -> Option<Retry> {
     Some(retry)
 }
 
-/// The plugins, and with an engine what it made of them.
 /// Folder of a file: relative paths in it start there.
 fn base_of(file: &Path) -> PathBuf {
     match file.parent() {
@@ -195,6 +195,7 @@ pub fn only_plugins(document: &mut Document) -> Option<Vec<PluginSpec>> {
     plugins(document, &folders, None, value).map(|(specs, _)| specs)
 }
 
+/// The plugins, and with an engine what it made of them.
 fn plugins(
     document: &mut Document,
     folders: &Folders,
@@ -212,28 +213,29 @@ fn plugins(
         plugin.step = name.unwrap_or_else(|| names.number(&plugin.step));
         match engine.map(|engine| engine.check(&plugin)) {
             Some(Ok(plugin)) => loaded.push(plugin),
-            // Only the plugin knows the keys of its configuration, so nobody has told of these.
-            Some(Err(error)) => {
-                let at = format!("/plugin/{number}");
-                for mut problem in error.problems {
-                    let pointer = format!("{at}{}", problem.at);
-                    let words = [Some(&problem.message), problem.help.as_ref()];
-                    let quoted =
-                        words.into_iter().flatten().find_map(|text| document.quoted_in_part(&pointer, text));
-                    if let Some(variable) = quoted {
-                        problem.message = format!(
-                            "the plugin cannot use it; why is not told, as that quotes a part of {variable}"
-                        );
-                        problem.help = None;
-                    }
-                    document.foreign_problem(&at, problem);
-                }
-            }
+            Some(Err(error)) => tell_load_error(document, number, error),
             None => {}
         }
         plugins.push(plugin);
     }
     (plugins.len() == count).then_some((plugins, loaded))
+}
+
+/// Tells why a plugin cannot be used. Only it knows the keys of its configuration, so nobody has told
+/// of these.
+pub fn tell_load_error(document: &mut Document, number: usize, error: LoadError) {
+    let at = format!("/plugin/{number}");
+    for mut problem in error.problems {
+        let pointer = format!("{at}{}", problem.at);
+        let words = [Some(&problem.message), problem.help.as_ref()];
+        let quoted = words.into_iter().flatten().find_map(|text| document.quoted_in_part(&pointer, text));
+        if let Some(variable) = quoted {
+            problem.message =
+                format!("the plugin cannot use it; why is not told, as that quotes a part of {variable}");
+            problem.help = None;
+        }
+        document.foreign_problem(&at, problem);
+    }
 }
 
 fn sinks(document: &mut Document, folders: &Folders, value: Option<Value>) -> Option<Vec<SinkSection>> {

@@ -17,6 +17,7 @@ use super::variables::{Environment, interpolate};
 /// A text longer than this (in characters) is cut where a message shows it.
 const SHOWN_CHARS: usize = 60;
 
+#[derive(Clone)]
 pub struct Document {
     pub file: PathBuf,
     pub value: Value,
@@ -38,6 +39,7 @@ pub struct Document {
     report: Report,
 }
 
+#[derive(Clone)]
 struct Taint {
     /// What is printed for the value.
     shown: String,

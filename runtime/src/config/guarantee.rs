@@ -113,9 +113,10 @@ fn warnings(
 mod tests {
     use super::*;
     use crate::codecs::CODECS;
+    use crate::config::document::Document;
     use crate::config::problem::Problem;
     use crate::config::{DeadLetters, DeadLettersCommon, Retry, Settings, SinkCommon, SinkSection};
-    use crate::config::{SourceCommon, SourceSection};
+    use crate::config::{Environment, Reading, SourceCommon, SourceSection};
     use crate::sinks::{Sink, SinkConfig, SinkContext, SinkTraits};
     use crate::sources::{OpenSource, SourceConfig, SourceContext, SourceTraits};
 
@@ -170,6 +171,7 @@ mod tests {
             },
             plugins: Vec::new(),
             loaded_plugins: Vec::new(),
+            read: Reading::of(&Document::read("p.toml".as_ref(), String::new(), &Environment::given(&[]))),
             sinks,
             retry: Retry::default(),
             dead_letters: DeadLetters { to: DeadLetterStore::Embedded, common: DeadLettersCommon::default() },

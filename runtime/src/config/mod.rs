@@ -9,6 +9,7 @@ mod names;
 mod parse;
 mod plugin_section;
 pub mod problem;
+mod reading;
 pub mod reference;
 pub mod report;
 pub mod secrets;
@@ -31,6 +32,7 @@ use crate::sources::SourceConfig;
 pub use load::{load, load_plugins};
 pub use parse::parse;
 use problem::Problem;
+pub use reading::Reading;
 use units::{ByteSize, Interval};
 pub use validate::allowed;
 pub use variables::Environment;
@@ -56,6 +58,8 @@ pub struct Pipeline {
     pub plugins: Vec<PluginSpec>,
     /// The same, if they were loaded for the check ([`Environment::engine`]); otherwise none.
     pub loaded_plugins: Vec<Plugin>,
+    /// The file as it was read.
+    pub read: Reading,
     pub sinks: Vec<SinkSection>,
     pub retry: Retry,
     pub dead_letters: DeadLetters,

@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::sections;
 use super::units::{ByteSize, Interval};
 use super::validate::Section;
-use crate::plugin::{Grants, Limits, PluginCode, PluginSpec};
+use crate::plugin::{Grants, Limits, PluginCode, PluginSpec, Reload};
 
 /// Keys of every plugin.
 #[derive(Deserialize, JsonSchema)]
@@ -36,6 +36,8 @@ pub struct PluginKeys {
     pub grants: Grants,
     /// The SHA-256 that the file must have, in hex.
     pub sha256: Option<String>,
+    /// When a pipeline that runs takes a new version of the plugin.
+    pub reload: Reload,
 }
 
 /// A `[[plugin]]`, the first of which has the number 0. Its step has the name of the plugin.
@@ -81,6 +83,7 @@ pub fn plugin(
         limits: keys.limits,
         grants,
         sha256: keys.sha256,
+        reload: keys.reload,
     })
 }
 

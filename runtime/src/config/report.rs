@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Everything that is wrong with one or more pipeline files, sorted by place.
 ///
 /// Prints every problem with its line, and their number at the end.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Report {
     problems: Vec<Located>,
 }

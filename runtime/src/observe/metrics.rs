@@ -25,6 +25,8 @@ pub struct Metrics {
     pub plugin_faults: IntCounterVec,
     pub plugin_bytes: IntCounterVec,
     pub plugin_peak_memory: GaugeVec,
+    pub plugin_reloads: IntCounterVec,
+    pub plugin_info: IntGaugeVec,
     pub sent: IntCounterVec,
     pub received: IntCounterVec,
     pub processing: HistogramVec,
@@ -110,6 +112,16 @@ impl Metrics {
                 &["pipeline", "plugin", "kind"],
             ),
             plugin_peak_memory,
+            plugin_reloads: counter(
+                "millstream_plugin_reloads_total",
+                "reloads while the pipeline ran, by result; after one that failed the old plugin goes on",
+                &["pipeline", "plugin", "result"],
+            ),
+            plugin_info: gauge(
+                "millstream_plugin_info",
+                "1 for what runs as this step now",
+                &["pipeline", "plugin", "name", "version", "sha256"],
+            ),
             sent: counter(
                 "messaging_messages_sent_total",
                 "messages that are durable in a sink",

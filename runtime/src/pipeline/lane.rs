@@ -1,7 +1,9 @@
 //! A lane: a thread that takes batches through the plugins and sends what comes out to the sinks.
 //!
 //! It owns its plugin instances. Order within the lane is the order of arrival; a message that a
-//! plugin wants to see again later is parked, and those of its order queue up behind it (P3).
+//! plugin wants to see again later is parked, and those of its order queue up behind it (P3). New
+//! plugins are taken from its mailbox between two batches: a batch goes through the old ones or the
+//! new ones, and what is parked goes on with those that are there when its time comes.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -15,6 +17,7 @@ use super::deliver::Parcel;
 use super::desk::{DeskDoor, Origin, Why};
 use super::ledger::{Aside, Held};
 use super::retry::next_delay;
+use super::swap::Mailbox;
 use crate::dead_letters::Stage;
 use crate::message::{Batch, Row, SinkSet};
 use crate::plugin::{FateVerdict, PluginIdentity, Processed};
@@ -52,6 +55,7 @@ pub struct Lane {
     steps: Vec<Box<dyn Step>>,
     /// Guest memory that the budget knows of.
     memory: usize,
+    mailbox: Arc<Mailbox>,
     batches: mpsc::Receiver<Parcel>,
     sinks: Vec<mpsc::Sender<Parcel>>,
     desk: DeskDoor,
@@ -63,11 +67,13 @@ impl Lane {
     pub fn new(
         shared: Arc<Shared>,
         steps: Vec<Box<dyn Step>>,
+        mailbox: Arc<Mailbox>,
         batches: mpsc::Receiver<Parcel>,
         sinks: Vec<mpsc::Sender<Parcel>>,
         desk: DeskDoor,
     ) -> Lane {
-        Lane { shared, steps, memory: 0, batches, sinks, desk, parked: HashMap::new(), due: BTreeSet::new() }
+        let (parked, due) = (HashMap::new(), BTreeSet::new());
+        Lane { shared, steps, memory: 0, mailbox, batches, sinks, desk, parked, due }
     }
 
     /// Runs until no more batches come and everything has been sent on. Plugin calls block the
@@ -79,6 +85,12 @@ impl Lane {
             let next_due = self.due.first().map(|&(due, _)| due);
             tokio::select! {
                 biased;
+                fresh = self.mailbox.taken() => {
+                    for (stage, step) in fresh {
+                        self.steps[stage] = step;
+                    }
+                    self.note_memory();
+                }
                 () = until(next_due) => self.try_parked().await?,
                 parcel = self.batches.recv(), if open => match parcel {
                     Some(Parcel { origin, held }) => self.admit(origin, held, 0, 0).await?,

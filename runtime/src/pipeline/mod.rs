@@ -7,7 +7,8 @@
 //! - [`desk`]: gives up what cannot be delivered
 //! - [`commit`]: tells the source what is settled
 //!
-//! and what they share: [`ledger`] (P1, P2, P11), [`budget`] (P6), [`retry`], [`status`].
+//! and what they share: [`ledger`] (P1, P2, P11), [`budget`] (P6), [`retry`], [`status`]. New plugins
+//! come to the lanes by [`swap`]; [`reload`] makes them.
 
 pub mod assemble;
 pub mod budget;
@@ -17,8 +18,10 @@ pub mod desk;
 pub mod ingest;
 pub mod lane;
 pub mod ledger;
+pub mod reload;
 pub mod retry;
 pub mod status;
+pub mod swap;
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -43,6 +46,7 @@ use ingest::{Feeder, Ingest, SharedProgress};
 use lane::{Lane, Step};
 use ledger::{FeedId, Ledger, Snapshot};
 use status::{PipelineMetrics, Waits};
+use swap::Mailbox;
 
 /// Everything a pipeline is made of, opened and ready.
 pub struct Parts {
@@ -116,6 +120,8 @@ pub struct Running {
     pub progress: Arc<SharedProgress>,
     /// Replays to be read beside the source.
     pub attach: mpsc::Sender<Attach>,
+    /// Where each lane takes new plugins from.
+    pub mailboxes: Vec<Arc<Mailbox>>,
     end: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
@@ -177,8 +183,11 @@ pub fn start(parts: Parts, stop: CancellationToken) -> Running {
     parts.metrics.watch(Arc::downgrade(&shared));
     let progress = Arc::new(SharedProgress::default());
     let (attach, attached) = mpsc::channel(1);
-    let supervisor = Supervisor::new(Arc::clone(&shared), parts, Arc::clone(&progress), attached, stop);
-    Running { shared, progress, attach, end: tokio::spawn(supervisor.run()) }
+    let mailboxes: Vec<Arc<Mailbox>> =
+        parts.lanes.iter().map(|_| Arc::new(Mailbox::new(Arc::clone(&shared.budget)))).collect();
+    let supervisor =
+        Supervisor::new(Arc::clone(&shared), parts, &mailboxes, Arc::clone(&progress), attached, stop);
+    Running { shared, progress, attach, mailboxes, end: tokio::spawn(supervisor.run()) }
 }
 
 /// Runs the tasks of a pipeline and ends them in order.
@@ -205,6 +214,7 @@ impl Supervisor {
     fn new(
         shared: Arc<Shared>,
         parts: Parts,
+        mailboxes: &[Arc<Mailbox>],
         progress: Arc<SharedProgress>,
         attached: mpsc::Receiver<Attach>,
         stop: CancellationToken,
@@ -233,10 +243,11 @@ impl Supervisor {
             let delivery = Delivery::new(shared, name, number, sink, common, traits, parcels, door.clone());
             supervisor.work(delivery.run());
         }
-        for (number, steps) in parts.lanes.into_iter().enumerate() {
+        for (number, (steps, mailbox)) in parts.lanes.into_iter().zip(mailboxes).enumerate() {
             let (sender, batches) = mpsc::channel(lane::QUEUE);
             supervisor.lanes.push(sender);
-            let lane = Lane::new(Arc::clone(&shared), steps, batches, sinks.clone(), door.clone());
+            let (shared, mailbox) = (Arc::clone(&shared), Arc::clone(mailbox));
+            let lane = Lane::new(shared, steps, mailbox, batches, sinks.clone(), door.clone());
             supervisor.lane(number, lane);
         }
         supervisor.feed(parts.source, parts.ordering, progress, None);

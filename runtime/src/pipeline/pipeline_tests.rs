@@ -131,10 +131,33 @@ impl Sink for LogSink {
 }
 
 /// Drops, doubles, rejects and asks for messages again by their numbers.
+#[derive(Clone)]
 struct NumberStep {
     identity: PluginIdentity,
-    asked: HashMap<u64, u32>,
+    /// What all versions of it know.
+    asked: Arc<Mutex<HashMap<u64, u32>>>,
+    /// Which version rejected a number.
+    rejected: Log<(u64, String)>,
     retries: u64,
+}
+
+impl NumberStep {
+    fn new(step: &str, retries: u64) -> NumberStep {
+        let identity = PluginIdentity {
+            step: step.to_owned(),
+            name: step.to_owned(),
+            version: String::new(),
+            sha256: "0".to_owned(),
+        };
+        NumberStep { identity, asked: Arc::default(), rejected: Arc::default(), retries }
+    }
+
+    /// Another version that does the same.
+    fn next_version(&mut self) -> Box<dyn Step> {
+        let version: u64 = self.identity.sha256.parse().unwrap();
+        self.identity.sha256 = (version + 1).to_string();
+        Box::new(self.clone())
+    }
 }
 
 impl Step for NumberStep {
@@ -149,7 +172,8 @@ impl Step for NumberStep {
         for (parent, row) in batch.take_rows().into_iter().enumerate() {
             let (number, parent) = (numbers[parent], parent as u32);
             let mut fate = |row, verdict| processed.fates.push(Fate { parent, row, verdict });
-            let asked = self.asked.entry(number).or_default();
+            let mut asked = self.asked.lock().unwrap();
+            let asked = asked.entry(number).or_default();
             if self.retries > 0 && number % 7 < self.retries && *asked < 2 {
                 *asked += 1;
                 fate(row, FateVerdict::Retry { code: "busy".into(), reason: "later".into() });
@@ -157,7 +181,10 @@ impl Step for NumberStep {
             }
             match number % 11 {
                 3 => fate(row, FateVerdict::Dropped),
-                5 => fate(row, FateVerdict::Rejected { code: "bad".into(), reason: "no good".into() }),
+                5 => {
+                    self.rejected.lock().unwrap().push((number, self.identity.sha256.clone()));
+                    fate(row, FateVerdict::Rejected { code: "bad".into(), reason: "no good".into() });
+                }
                 7 => {
                     rows.extend([row, row]);
                     processed.parents.extend([parent, parent]);
@@ -174,7 +201,7 @@ impl Step for NumberStep {
     }
 
     fn memory_bytes(&self) -> usize {
-        0
+        1 << 10
     }
 }
 
@@ -204,12 +231,16 @@ struct Case {
     ordering: Ordering,
     tempers: Vec<Temper>,
     plugin_retries: u64,
+    /// Replace the plugins all the while.
+    swaps: bool,
 }
 
 struct World {
     sinks: Vec<Log<u64>>,
     letters: Log<DeadLetter>,
     committed: Arc<Mutex<HashMap<u32, u64>>>,
+    /// Those of each lane.
+    steps: Vec<Vec<NumberStep>>,
     parts: Parts,
 }
 
@@ -217,12 +248,10 @@ fn world(case: &Case) -> World {
     let sinks: Vec<Log<u64>> = case.tempers.iter().map(|_| Log::default()).collect();
     let letters = Log::default();
     let committed = Arc::default();
-    let step = |step: &str, retries| -> Box<dyn Step> {
-        let step = step.to_owned();
-        let identity =
-            PluginIdentity { name: step.clone(), step, version: String::new(), sha256: String::new() };
-        Box::new(NumberStep { identity, asked: HashMap::new(), retries })
-    };
+    let steps: Vec<Vec<NumberStep>> = (0..case.lanes)
+        .map(|_| vec![NumberStep::new("first", case.plugin_retries), NumberStep::new("second", 0)])
+        .collect();
+    let boxed = |step: &NumberStep| Box::new(step.clone()) as Box<dyn Step>;
     let parts = Parts {
         name: "test".into(),
         ordering: case.ordering,
@@ -260,12 +289,12 @@ fn world(case: &Case) -> World {
                 }),
             })
             .collect(),
-        lanes: (0..case.lanes).map(|_| vec![step("first", case.plugin_retries), step("second", 0)]).collect(),
+        lanes: steps.iter().map(|steps| steps.iter().map(boxed).collect()).collect(),
         writer: Box::new(LetterLog { log: Arc::clone(&letters), failures: 2 }),
         budget: Arc::new(Budget::new(16 << 10)),
         metrics: Arc::new(Metrics::new()),
     };
-    World { sinks, letters, committed, parts }
+    World { sinks, letters, committed, steps, parts }
 }
 
 fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
@@ -273,8 +302,9 @@ fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
         .prop_map(|(partial, retries, rejects, outages)| Temper { partial, retries, rejects, outages });
     let ordering = prop_oneof![Just(Ordering::Key), Just(Ordering::Partition), Just(Ordering::None)];
     let sizes = (1u64..200, 1u64..12, 1usize..4);
-    (any::<u64>(), sizes, ordering, proptest::collection::vec(temper, 1..4), 0u64..3).prop_map(
-        |(seed, (count, keys, lanes), ordering, tempers, plugin_retries)| Case {
+    let plugins = (0u64..3, any::<bool>());
+    (any::<u64>(), sizes, ordering, proptest::collection::vec(temper, 1..4), plugins).prop_map(
+        |(seed, (count, keys, lanes), ordering, tempers, (plugin_retries, swaps))| Case {
             seed,
             count,
             keys,
@@ -282,6 +312,7 @@ fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
             ordering,
             tempers,
             plugin_retries,
+            swaps,
         },
     )
 }
@@ -294,12 +325,27 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     /// P1, P3, P11: through plugins and sinks that fail in every way, each message is delivered to
-    /// each sink, filtered, or dead-lettered; in order; and the source is committed to its end.
+    /// each sink, filtered, or dead-lettered; in order; and the source is committed to its end. So it
+    /// is while the plugins are replaced, and each dead letter tells the version that rejected it (P5).
     #[test]
     fn p1_p3_p11_everything_arrives_in_order_or_is_dead_lettered(case in cases()) {
-        let World { sinks, letters, committed, parts } = world(&case);
+        let World { sinks, letters, committed, mut steps, parts } = world(&case);
+        let rejected: Vec<Log<(u64, String)>> =
+            steps.iter().flatten().map(|step| Arc::clone(&step.rejected)).collect();
+        let budget = Arc::clone(&parts.budget);
         let snapshot = runtime().block_on(async {
             let running = start(parts, CancellationToken::new());
+            if case.swaps {
+                let mailboxes = running.mailboxes.clone();
+                tokio::spawn(async move {
+                    loop {
+                        for (mailbox, steps) in mailboxes.iter().zip(&mut steps) {
+                            mailbox.put(steps.iter_mut().map(NumberStep::next_version).enumerate());
+                        }
+                        tokio::time::sleep(Duration::from_micros(300)).await;
+                    }
+                });
+            }
             let shared = Arc::clone(&running.shared);
             let ended = tokio::time::timeout(Duration::from_secs(60), running.wait()).await;
             ended.unwrap_or_else(|_| panic!("it does not end: {:?} {:?}", shared.ledger.snapshot(), shared.waits))
@@ -309,7 +355,10 @@ proptest! {
         prop_assert!(snapshot.sinks.iter().all(ledger::SinkBooks::balance), "{snapshot:?}");
         prop_assert_eq!(snapshot.books.in_flight, 0);
         prop_assert_eq!(snapshot.books.received, case.count);
+        prop_assert_eq!(budget.guests(), 0);
 
+        let rejected: HashMap<u64, String> =
+            rejected.iter().flat_map(|log| log.lock().unwrap().clone()).collect();
         let letters = letters.lock().unwrap().clone();
         let failed_at = |stage: &Stage, number: u64| letters.iter().filter(|letter| {
             letter.stage == *stage && letter.position.offset == number
@@ -331,6 +380,10 @@ proptest! {
         }
         for letter in &letters {
             prop_assert_eq!(letter.message.payload.clone().unwrap(), letter.position.offset.to_string().into_bytes());
+            if letter.code == "bad" {
+                let version = letter.plugin.as_ref().map(|plugin| &plugin.sha256);
+                prop_assert_eq!(version, rejected.get(&letter.position.offset));
+            }
         }
         for log in &sinks {
             let mut last: BTreeMap<String, u64> = BTreeMap::new();
@@ -354,7 +407,16 @@ proptest! {
 }
 
 fn quiet(tempers: Vec<Temper>) -> Case {
-    Case { seed: 1, count: 100, keys: 4, lanes: 2, ordering: Ordering::Key, tempers, plugin_retries: 0 }
+    Case {
+        seed: 1,
+        count: 100,
+        keys: 4,
+        lanes: 2,
+        ordering: Ordering::Key,
+        tempers,
+        plugin_retries: 0,
+        swaps: false,
+    }
 }
 
 const CALM: Temper = Temper { partial: false, retries: 0, rejects: 0, outages: 0 };
@@ -451,8 +513,7 @@ impl Step for Forgetful {
 #[test]
 fn p2_a_message_that_is_forgotten_stops_the_pipeline_with_an_error_that_names_it() {
     let World { mut parts, .. } = world(&quiet(vec![CALM]));
-    let identity = parts.lanes[0][0].identity().clone();
-    parts.lanes = vec![vec![Box::new(Forgetful(NumberStep { identity, asked: HashMap::new(), retries: 0 }))]];
+    parts.lanes = vec![vec![Box::new(Forgetful(NumberStep::new("first", 0)))]];
     let ended = runtime().block_on(async {
         tokio::time::timeout(Duration::from_secs(10), start(parts, CancellationToken::new()).wait()).await
     });

@@ -100,6 +100,12 @@ impl PluginEngine {
             loaded: Mutex::default(),
         }))
     }
+
+    /// Lets go of what plugins share while they are loaded. Those that are loaded stay; the next one
+    /// comes from the cache on disk.
+    pub fn forget_loaded(&self) {
+        self.loaded.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clear();
+    }
 }
 
 impl std::fmt::Debug for PluginEngine {

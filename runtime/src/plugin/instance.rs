@@ -6,6 +6,7 @@ use std::time::Duration;
 use wasmtime::Store;
 
 use super::bindings::{Columns, Description, Outcome, PluginPre, Processor, Reads, types::ConfigError};
+use super::component::Code;
 use super::convert;
 use super::division::{Division, Pace};
 use super::engine::PluginEngine;
@@ -132,6 +133,20 @@ fn limit_problems(spec: &PluginSpec) -> Vec<Problem> {
 impl Plugin {
     pub fn identity(&self) -> &PluginIdentity {
         &self.0.identity
+    }
+
+    pub fn spec(&self) -> &PluginSpec {
+        &self.0.spec
+    }
+
+    /// Whether both are of the same code, configured alike.
+    pub fn is_same(&self, other: &Plugin) -> bool {
+        self.0.spec == other.0.spec && self.identity() == other.identity()
+    }
+
+    /// Whether its file still holds the code that was loaded.
+    pub fn is_of_this_file(&self) -> bool {
+        Code::of(&self.0.spec.code).is_ok_and(|code| hex::encode(code.digest) == self.identity().sha256)
     }
 
     /// What it does, in its own words.

@@ -39,7 +39,7 @@ pub use inspect::{Inspection, inspect};
 pub use instance::{Instance, Plugin, PluginScope};
 
 /// A plugin as a pipeline names it: what `config/` hands to the engine.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct PluginSpec {
     /// Name of this step within the pipeline: its `name`, or that of the plugin, with `-2`, `-3`
     /// where it would stand twice.
@@ -51,6 +51,18 @@ pub struct PluginSpec {
     pub grants: Grants,
     /// The SHA-256 that the file must have, in hex.
     pub sha256: Option<String>,
+    pub reload: Reload,
+}
+
+/// When a pipeline that runs takes a new version of a plugin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reload {
+    /// When its file has changed, and at SIGHUP.
+    #[default]
+    ChangedFile,
+    /// At SIGHUP alone.
+    Signal,
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -86,7 +98,7 @@ impl Default for Limits {
 }
 
 /// What a pipeline grants a plugin; nothing by default (P7).
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Grants {
     /// Tables it may look up, by the name it uses for them.
@@ -94,7 +106,7 @@ pub struct Grants {
 }
 
 /// A table that the host loads and reloads when its file changes.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LookupTable {
     /// `.csv` with a head, `.json` with an array of objects, or `.ndjson`; relative to the pipeline file.

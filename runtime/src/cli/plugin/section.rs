@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde_json::Value;
 
 use crate::config::{Environment, load_plugins};
-use crate::plugin::{EngineSettings, Grants, Limits, PluginCode, PluginEngine, PluginSpec};
+use crate::plugin::{EngineSettings, Grants, Limits, PluginCode, PluginEngine, PluginSpec, Reload};
 
 /// Files beside a plugin whose first `[[plugin]]` says how it is configured.
 const EXAMPLES: [&str; 2] = ["pipeline.toml", "example.toml"];
@@ -42,7 +42,15 @@ pub fn of_file(file: &Path, step: Option<&str>, config: Option<&str>) -> anyhow:
 
 /// A plugin of which nothing else is said.
 pub fn spec(step: String, code: PluginCode, config: Value) -> PluginSpec {
-    PluginSpec { step, code, config, limits: Limits::default(), grants: Grants::default(), sha256: None }
+    PluginSpec {
+        step,
+        code,
+        config,
+        limits: Limits::default(),
+        grants: Grants::default(),
+        sha256: None,
+        reload: Reload::default(),
+    }
 }
 
 /// Whether a file is a pipeline and not a plugin, by its ending.

@@ -36,6 +36,7 @@ fn spec(wasm: &[u8]) -> PluginSpec {
         limits: Limits { timeout: crate::config::units::Interval::millis(50), ..Limits::default() },
         grants: Grants::default(),
         sha256: None,
+        reload: Reload::default(),
     }
 }
 
