@@ -159,6 +159,13 @@ impl Running {
         self.bytes("VmHWM:")
     }
 
+    /// Has [`Running::peak_bytes`] begin anew.
+    pub fn forget_peak(&self) {
+        // See proc_pid_clear_refs(5).
+        let file = format!("/proc/{}/clear_refs", self.child.id());
+        std::fs::write(file, "5").expect("the peak of a process of our own can be forgotten");
+    }
+
     fn bytes(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0 kB");
@@ -241,25 +248,36 @@ pub fn metric(page: &str, name: &str, labels: &[&str]) -> Option<u64> {
     page.lines().find(is_it)?.rsplit(' ').next()?.parse().ok()
 }
 
-/// Checks that the books of a page of metrics balance (P11), those of each sink too.
+/// Checks that the books of a page of metrics balance (P11): those of each pipeline, and of each of its
+/// sinks.
 fn balanced(page: &str) {
-    let sum = |name: &str, labels: &str, accounts: &[&str]| -> u64 {
+    let sum = |name: &str, labels: &[&str], accounts: &[&str]| -> u64 {
         let of = |account: &&str| {
-            metric(page, name, &[labels, &format!("account=\"{account}\"")])
-                .unwrap_or_else(|| panic!("no account {account} of {name} {labels} in\n{page}"))
+            let account = format!("account=\"{account}\"");
+            metric(page, name, &[labels, &[&account]].concat())
+                .unwrap_or_else(|| panic!("no {account} of {name} {labels:?} in\n{page}"))
         };
         accounts.iter().map(of).sum()
     };
+    let values = |name: &str, account: &str, label: &str| -> Vec<String> {
+        let account = format!("account=\"{account}\"");
+        let lines = page.lines().filter(|line| line.starts_with(name) && line.contains(&account));
+        let value = |line: &str| Some(line.split_once(label)?.1.split('"').nth(1)?.to_owned());
+        lines.filter_map(value).collect()
+    };
     let name = "millstream_messages";
-    let left = sum(name, "", &["received", "added"]);
-    let right = sum(name, "", &["delivered", "filtered", "dead_lettered", "returned", "in_flight"]);
-    assert_eq!(left, right, "the books do not balance:\n{page}");
+    for pipeline in values(name, "received", "pipeline=") {
+        let labels = [&*format!("pipeline=\"{pipeline}\"")];
+        let left = sum(name, &labels, &["received", "added"]);
+        let right = sum(name, &labels, &["delivered", "filtered", "dead_lettered", "returned", "in_flight"]);
+        assert_eq!(left, right, "the books of {pipeline} do not balance:\n{page}");
+    }
     let name = "millstream_sink_messages";
-    let sinks = page.lines().filter(|line| line.starts_with(name) && line.contains("account=\"offered\""));
-    for sink in sinks.filter_map(|line| line.split_once("sink=\"")?.1.split('"').next()) {
-        let sink = format!("sink=\"{sink}\"");
-        let left = sum(name, &sink, &["offered"]);
-        let right = sum(name, &sink, &["delivered", "dead_lettered", "returned", "in_flight"]);
-        assert_eq!(left, right, "the books of {sink} do not balance:\n{page}");
+    let pipelines = values(name, "offered", "pipeline=");
+    for (pipeline, sink) in pipelines.into_iter().zip(values(name, "offered", "sink=")) {
+        let labels = [&*format!("pipeline=\"{pipeline}\""), &*format!("sink=\"{sink}\"")];
+        let left = sum(name, &labels, &["offered"]);
+        let right = sum(name, &labels, &["delivered", "dead_lettered", "returned", "in_flight"]);
+        assert_eq!(left, right, "the books of {labels:?} do not balance:\n{page}");
     }
 }

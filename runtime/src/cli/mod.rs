@@ -36,7 +36,10 @@ enum Command {
     Plugin(plugin::Plugin),
     /// Compiles a plugin from standard input to standard output; the host calls it.
     #[command(name = compile::SUBCOMMAND, hide = true)]
-    CompilePlugin,
+    CompilePlugin {
+        /// Processor time that it may take, in seconds.
+        cpu_seconds: u64,
+    },
 }
 
 impl Cli {
@@ -49,7 +52,7 @@ impl Cli {
             Command::Checkpoint(checkpoint) => checkpoint.run(),
             Command::Components(components) => components.run(),
             Command::Plugin(plugin) => plugin.run(),
-            Command::CompilePlugin => compile::run(),
+            Command::CompilePlugin { cpu_seconds } => compile::run(cpu_seconds),
         }
     }
 }

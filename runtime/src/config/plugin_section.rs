@@ -106,13 +106,15 @@ fn check(keys: &PluginKeys, folders: &Folders) -> Vec<Problem> {
         problems.push(Problem::new("/sha256", "a SHA-256 has 64 hex digits"));
     }
     let limits = &keys.limits;
-    for (name, limit) in [("memory", limits.memory), ("output", limits.output)] {
+    for (name, limit) in [("memory", limits.memory), ("output", limits.output), ("file", limits.file)] {
         if limit == ByteSize(0) {
             problems.push(Problem::new(format!("/limits/{name}"), format!("`{name}` must be more than 0")));
         }
     }
-    if limits.timeout < Interval::millis(1) {
-        problems.push(Problem::new("/limits/timeout", "`timeout` must be at least 1ms"));
+    for (name, limit) in [("timeout", limits.timeout), ("compile", limits.compile)] {
+        if limit < Interval::millis(1) {
+            problems.push(Problem::new(format!("/limits/{name}"), format!("`{name}` must be at least 1ms")));
+        }
     }
     problems
 }

@@ -13,20 +13,23 @@ use std::time::Duration;
 use anyhow::Context as _;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tempfile::NamedTempFile;
+use wasmtime::Module;
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
 use super::component::{Code, Wrong, private_folder};
-use super::engine::{PluginEngine, compiling_engine};
+use super::engine::{
+    MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES, PluginEngine, compiling_engine,
+};
+use super::log::printable;
 use crate::config::units::{ByteSize, Interval};
 
 /// Name of the hidden subcommand.
 pub const SUBCOMMAND: &str = "compile-plugin";
 
-/// A plugin of 40 MiB, with Python in it, takes 25 s on two cores.
-const TIME: Duration = Duration::from_secs(60);
-/// Processor time of all threads, in seconds: ends a compiler whose host is gone.
-const CPU_SECONDS: u64 = 240;
+/// Processor time of all threads for each second that compiling may take: ends a compiler whose host
+/// is gone.
+const CPU_SECONDS_A_SECOND: u64 = 4;
 const ADDRESS_SPACE: ByteSize = ByteSize::mib(4 << 10);
 const MAX_ARTEFACT: ByteSize = ByteSize::mib(1 << 10);
 /// More threads would each reserve their part of the address space.
@@ -35,7 +38,9 @@ const THREADS: usize = 8;
 const COMPLAINT_BYTES: u64 = 16 << 10;
 
 /// The component of a plugin, from the cache or compiled into it.
-pub(super) fn cached(engine: &PluginEngine, code: &Code) -> Result<Component, Wrong> {
+///
+/// `time` is what compiling it may take.
+pub(super) fn cached(engine: &PluginEngine, code: &Code, time: Interval) -> Result<Component, Wrong> {
     let folder = &engine.settings.cache_dir;
     let cache_trouble = |error: io::Error| {
         (
@@ -45,11 +50,11 @@ pub(super) fn cached(engine: &PluginEngine, code: &Code) -> Result<Component, Wr
     };
     let folder = private_folder(folder).map_err(cache_trouble)?;
     let entry = folder.join(format!("{}-{:016x}.cwasm", hex::encode(code.digest), engine.compatibility));
-    if let Some(component) = take(engine, &entry) {
+    if let Some(Ok(component)) = take(engine, &entry) {
         return Ok(component);
     }
     let artefact = match &engine.settings.compiler {
-        Some(compiler) => compile_apart(compiler, &folder, code)?,
+        Some(compiler) => compile_apart(compiler, &folder, code, time)?,
         None => {
             let artefact = compile(&code.bytes).map_err(|error| refused(code, &error))?;
             let mut file = NamedTempFile::new_in(&folder).map_err(cache_trouble)?;
@@ -58,16 +63,28 @@ pub(super) fn cached(engine: &PluginEngine, code: &Code) -> Result<Component, Wr
         }
     };
     keep(artefact, &entry).map_err(cache_trouble)?;
-    take(engine, &entry).ok_or_else(|| {
-        (
-            format!("{} was compiled, but the result at {} cannot be loaded", code.shown, entry.display()),
-            "delete that folder and try again; this is a mistake of millstream".to_owned(),
-        )
-    })
+    match take(engine, &entry) {
+        Some(Ok(component)) => Ok(component),
+        // It wants more than the engine gives, or the compiler did not do its work.
+        Some(Err(error)) => {
+            let _ = fs::remove_file(&entry);
+            Err((
+                format!("{} cannot be loaded: {}", code.shown, printable(&format!("{error:#}"))),
+                format!(
+                    "make it smaller: a plugin may have {MAX_CORE_INSTANCES} core instances, {MAX_MEMORIES} \
+                     memories and {MAX_TABLES} tables of {MAX_TABLE_ELEMENTS} elements"
+                ),
+            ))
+        }
+        None => Err((
+            format!("{} was compiled, but the result at {} is damaged", code.shown, entry.display()),
+            "look whether that disk is full or broken".to_owned(),
+        )),
+    }
 }
 
 /// Loads a cache entry that is as it was written. Another is as good as none.
-fn take(engine: &PluginEngine, entry: &Path) -> Option<Component> {
+fn take(engine: &PluginEngine, entry: &Path) -> Option<wasmtime::Result<Component>> {
     let expected = fs::read_to_string(sum_of(entry)).ok()?;
     if expected.trim() != checksum(entry).ok()? {
         tracing::warn!(file = %entry.display(), "a compiled plugin is damaged and is compiled again");
@@ -76,14 +93,7 @@ fn take(engine: &PluginEngine, entry: &Path) -> Option<Component> {
     // SAFETY: the file was made by our own compiler, from a digest and engine settings that its name
     // holds, in a folder that only our user can write to, and it is as it was written: its checksum
     // says so. It is replaced by renaming, never written to while it is mapped.
-    let component = unsafe { Component::deserialize_file(&engine.engine, entry) };
-    match component {
-        Ok(component) => Some(component),
-        Err(error) => {
-            tracing::warn!(file = %entry.display(), %error, "a compiled plugin is of no use and is compiled again");
-            None
-        }
-    }
+    Some(unsafe { Component::deserialize_file(&engine.engine, entry) })
 }
 
 /// Puts a new entry in its place at once.
@@ -115,14 +125,22 @@ fn checksum(path: &Path) -> io::Result<String> {
 
 fn refused(code: &Code, error: &str) -> Wrong {
     (
-        format!("{} cannot be loaded: {error}", code.shown),
+        // What the error cites is whatever a stranger put into the file.
+        format!("{} cannot be loaded: {}", code.shown, printable(error)),
         "build it again with millstream-plugin-sdk for wasm32-unknown-unknown".to_owned(),
     )
 }
 
+/// The layer field in the header of a component (`Binary.md` of the component model).
+const COMPONENT: [u8; 4] = [0x0d, 0x00, 0x01, 0x00];
+
 /// Compiles a plugin's file: a core module is made a component first.
 fn compile(wasm: &[u8]) -> Result<Vec<u8>, String> {
     let engine = compiling_engine().map_err(|error| format!("{error:#}"))?;
+    if wasm.get(4..8) != Some(&COMPONENT) {
+        // What makes a component of it panics over a module that is cut off in its middle.
+        Module::validate(&engine, wasm).map_err(|error| format!("{error:#}"))?;
+    }
     engine.precompile_component(&to_component(wasm)?).map_err(|error| format!("{error:#}"))
 }
 
@@ -132,8 +150,6 @@ fn compile(wasm: &[u8]) -> Result<Vec<u8>, String> {
 /// # Errors
 /// The module does not say which world it is for.
 pub fn to_component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, String> {
-    /// The layer field of the header (`Binary.md` of the component model).
-    const COMPONENT: [u8; 4] = [0x0d, 0x00, 0x01, 0x00];
     if wasm.get(4..8) == Some(&COMPONENT) {
         return Ok(Cow::Borrowed(wasm));
     }
@@ -143,7 +159,12 @@ pub fn to_component(wasm: &[u8]) -> Result<Cow<'_, [u8]>, String> {
 }
 
 /// Compiles in a process of our own binary, whose crash or hang is not ours.
-fn compile_apart(compiler: &Path, folder: &Path, code: &Code) -> Result<NamedTempFile, Wrong> {
+fn compile_apart(
+    compiler: &Path,
+    folder: &Path,
+    code: &Code,
+    time: Interval,
+) -> Result<NamedTempFile, Wrong> {
     let not_started = |error: io::Error| {
         (
             format!("the compiler for {} could not be started: {error}", code.shown),
@@ -156,6 +177,7 @@ fn compile_apart(compiler: &Path, folder: &Path, code: &Code) -> Result<NamedTem
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS);
     let mut child = Command::new(compiler)
         .arg(SUBCOMMAND)
+        .arg((time.0.as_secs() + 1).saturating_mul(CPU_SECONDS_A_SECOND).to_string())
         .env_clear()
         .env("RAYON_NUM_THREADS", threads.to_string())
         .stdin(wasm)
@@ -163,7 +185,7 @@ fn compile_apart(compiler: &Path, folder: &Path, code: &Code) -> Result<NamedTem
         .stderr(Stdio::piped())
         .spawn()
         .map_err(not_started)?;
-    let (status, complaint) = wait(&mut child, TIME).map_err(not_started)?;
+    let (status, complaint) = wait(&mut child, time.0).map_err(not_started)?;
     let smaller =
         "make it smaller, or find out whether a dependency makes functions of unusual size".to_owned();
     match status {
@@ -174,11 +196,18 @@ fn compile_apart(compiler: &Path, folder: &Path, code: &Code) -> Result<NamedTem
                 "{} cannot be compiled: the compiler, which may use {ADDRESS_SPACE}, ended with {}{}",
                 code.shown,
                 ended(status),
-                complaint.lines().next().map(|line| format!(": {line}")).unwrap_or_default()
+                complaint
+                    .lines()
+                    .find(|line| !line.trim().is_empty())
+                    .map(|line| format!(": {}", printable(line)))
+                    .unwrap_or_default()
             ),
             smaller,
         )),
-        None => Err((format!("{} cannot be compiled within {}", code.shown, Interval(TIME)), smaller)),
+        None => Err((
+            format!("{} cannot be compiled within {time}", code.shown),
+            format!("{smaller}; or set a longer limits.compile"),
+        )),
     }
 }
 
@@ -221,8 +250,8 @@ const REFUSED: u8 = 3;
 ///
 /// # Errors
 /// Limits that cannot be set, or a pipe that breaks.
-pub fn run() -> anyhow::Result<ExitCode> {
-    set_limits().context("the limits for compiling could not be set")?;
+pub fn run(cpu_seconds: u64) -> anyhow::Result<ExitCode> {
+    set_limits(cpu_seconds).context("the limits for compiling could not be set")?;
     let mut wasm = Vec::new();
     io::stdin().lock().read_to_end(&mut wasm)?;
     match compile(&wasm) {
@@ -239,10 +268,10 @@ pub fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-fn set_limits() -> io::Result<()> {
+fn set_limits(cpu_seconds: u64) -> io::Result<()> {
     for (resource, limit) in [
         (Resource::As, ADDRESS_SPACE.0),
-        (Resource::Cpu, CPU_SECONDS),
+        (Resource::Cpu, cpu_seconds),
         (Resource::Fsize, MAX_ARTEFACT.0),
         (Resource::Core, 0),
     ] {

@@ -17,10 +17,7 @@ use super::engine::PluginEngine;
 use super::guest::Guest;
 use super::{PluginCode, PluginSpec};
 use crate::config::problem::Problem;
-use crate::config::units::ByteSize;
-
-/// Largest file of a plugin. One with a JavaScript engine in it has 12 MiB, one with Python 40.
-const MAX_FILE: ByteSize = ByteSize::mib(64);
+use crate::config::units::{ByteSize, Interval};
 
 /// SHA-256 of a plugin's file.
 pub(super) type Digest = [u8; 32];
@@ -43,15 +40,17 @@ impl PluginEngine {
             PluginCode::BuiltIn(_) => "/use",
             PluginCode::File(_) => "/wasm",
         };
-        let code = Code::of(&spec.code).map_err(|(message, help)| problem(at, message, help))?;
+        let code = Code::of(&spec.code, spec.limits.file);
+        let code = code.map_err(|(message, help)| problem(at, message, help))?;
         if let Some(pinned) = &spec.sha256 {
             check_pin(pinned, &code)?;
         }
-        self.load_code(&code).map_err(|(message, help)| problem(at, message, help))
+        self.load_code(&code, spec.limits.compile).map_err(|(message, help)| problem(at, message, help))
     }
 
-    pub(super) fn load_code(&self, code: &Code) -> Result<Loaded, Wrong> {
-        let component = self.component(code)?;
+    /// `time` is what compiling it may take.
+    pub(super) fn load_code(&self, code: &Code, time: Interval) -> Result<Loaded, Wrong> {
+        let component = self.component(code, time)?;
         let wants_wasi = check_contract(&component)
             .map_err(|(message, help)| (format!("{} {message}", code.shown), help))?;
         Ok(Loaded { component, digest: code.digest, wants_wasi })
@@ -70,13 +69,13 @@ impl PluginEngine {
         Ok(PluginPre::new(pre)?)
     }
 
-    fn component(&self, code: &Code) -> Result<Component, Wrong> {
+    fn component(&self, code: &Code, time: Interval) -> Result<Component, Wrong> {
         // Held while compiling: two pipelines with one plugin compile it once.
         let mut loaded = self.loaded.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if let Some(component) = loaded.get(&code.digest) {
             return Ok(component.clone());
         }
-        let component = compile::cached(self, code)?;
+        let component = compile::cached(self, code, time)?;
         loaded.insert(code.digest, component.clone());
         Ok(component)
     }
@@ -98,10 +97,11 @@ pub(super) struct Code {
 }
 
 impl Code {
-    pub fn of(code: &PluginCode) -> Result<Code, Wrong> {
+    /// A file may have `most` bytes.
+    pub fn of(code: &PluginCode, most: ByteSize) -> Result<Code, Wrong> {
         match code {
             PluginCode::BuiltIn(name) => Self::built_in(name),
-            PluginCode::File(path) => Self::file(path),
+            PluginCode::File(path) => Self::file(path, most),
         }
     }
 
@@ -116,21 +116,22 @@ impl Code {
         Ok(Code { shown: format!("the built-in {name}"), bytes: Cow::Borrowed(wasm), digest: **sha256 })
     }
 
-    fn file(path: &Path) -> Result<Code, Wrong> {
+    fn file(path: &Path, most: ByteSize) -> Result<Code, Wrong> {
         let shown = path.display().to_string();
         let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(MAX_FILE.0 + 1).read_to_end(&mut bytes)).map_err(
-            |error| {
+        File::open(path)
+            .and_then(|file| file.take(most.0.saturating_add(1)).read_to_end(&mut bytes))
+            .map_err(|error| {
                 (
                     format!("{shown} cannot be read: {error}"),
                     "give the path of a .wasm file, relative to the pipeline file".to_owned(),
                 )
-            },
-        )?;
-        if bytes.len() as u64 > MAX_FILE.0 {
+            })?;
+        if bytes.len() as u64 > most.0 {
             return Err((
-                format!("{shown} is larger than {MAX_FILE}, the most that a plugin may be"),
-                "build it with --release and without debug information".to_owned(),
+                format!("{shown} is larger than {most}, the most that a plugin's file may be"),
+                "build it with --release and without debug information, or set a larger limits.file"
+                    .to_owned(),
             ));
         }
         check_header(&shown, &bytes)?;

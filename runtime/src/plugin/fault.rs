@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use wasmtime::{Trap, WasmBacktrace};
 
-use super::guest::Guest;
+use super::engine::MAX_TABLE_ELEMENTS;
+use super::guest::{Guest, Refused};
+use super::log::printable;
 use super::{Fault, FaultKind};
 use crate::config::secrets::Redactor;
 use crate::config::units::{ByteSize, Interval};
@@ -59,7 +61,8 @@ pub(super) fn fault_of(error: &wasmtime::Error, guest: &Guest, output: ByteSize)
     {
         let _ = write!(message, "; in {frames}");
     }
-    Fault { kind, message: Redactor::global().redact(&message).into_owned() }
+    // Names of functions are whatever a stranger put into the file.
+    Fault { kind, message: printable(&Redactor::global().redact(&message)) }
 }
 
 fn told(error: &wasmtime::Error, guest: &Guest, output: ByteSize) -> (FaultKind, String) {
@@ -70,9 +73,16 @@ fn told(error: &wasmtime::Error, guest: &Guest, output: ByteSize) -> (FaultKind,
     if trap == Some(&Trap::StackOverflow) {
         return (FaultKind::StackOverflow, "called itself until its stack was full".into());
     }
-    if guest.memory.refused.is_some() {
-        let limit = ByteSize(guest.memory.limit as u64);
-        return (FaultKind::OutOfMemory, format!("needs more than its {limit} of memory"));
+    match guest.memory.refused {
+        Some(Refused::Memory) => {
+            let limit = ByteSize(guest.memory.limit as u64);
+            return (FaultKind::OutOfMemory, format!("needs more than its {limit} of memory"));
+        }
+        Some(Refused::Table) => {
+            let message = format!("needs a table of more than {MAX_TABLE_ELEMENTS} elements");
+            return (FaultKind::OutOfMemory, message);
+        }
+        None => {}
     }
     match trap {
         Some(Trap::UnreachableCodeReached) => return (FaultKind::Trap, "panicked or aborted".into()),
@@ -88,7 +98,7 @@ fn told(error: &wasmtime::Error, guest: &Guest, output: ByteSize) -> (FaultKind,
     }
     match cause.strip_prefix("unknown import: `").and_then(|rest| rest.split_once('`')) {
         Some((import, _)) => (FaultKind::Trap, format!("called {import}, which is granted to no plugin")),
-        None => (FaultKind::Malformed, cause),
+        None => (FaultKind::Malformed, format!("gave back what is malformed: {cause}")),
     }
 }
 

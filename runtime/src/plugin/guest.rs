@@ -37,8 +37,14 @@ pub(super) struct Memory {
     pub bytes: usize,
     /// The growth that was permitted last, to be taken back if it fails.
     granted: usize,
-    /// Bytes the guest would have had by a growth that was refused since this was last cleared.
-    pub refused: Option<usize>,
+    /// What was refused last since this was last cleared.
+    pub refused: Option<Refused>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refused {
+    Memory,
+    Table,
 }
 
 impl ResourceLimiter for Memory {
@@ -52,7 +58,7 @@ impl ResourceLimiter for Memory {
         let bytes = self.bytes.saturating_add(growth);
         if bytes > self.limit {
             self.granted = 0;
-            self.refused = Some(bytes);
+            self.refused = Some(Refused::Memory);
             return Ok(false);
         }
         self.granted = growth;
@@ -61,7 +67,7 @@ impl ResourceLimiter for Memory {
     }
 
     fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
-        self.refused = Some(self.bytes);
+        self.refused = Some(Refused::Memory);
         self.bytes -= std::mem::take(&mut self.granted);
         Ok(())
     }
@@ -73,7 +79,7 @@ impl ResourceLimiter for Memory {
         _maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
         if desired > MAX_TABLE_ELEMENTS {
-            self.refused = Some(self.bytes);
+            self.refused = Some(Refused::Table);
         }
         Ok(desired <= MAX_TABLE_ELEMENTS)
     }

@@ -43,8 +43,9 @@ pub fn inspect(engine: &PluginEngine, code: &PluginCode) -> Result<Inspection, L
     };
     let failed = |problem| LoadError { step: step.clone(), problems: vec![problem] };
     let told = |(message, help): (String, String)| Problem::new("/wasm", message).help(help);
-    let code = Code::of(code).map_err(|wrong| failed(told(wrong)))?;
-    let loaded = engine.load_code(&code).map_err(|wrong| failed(told(wrong)))?;
+    let limits = Limits::default();
+    let code = Code::of(code, limits.file).map_err(|wrong| failed(told(wrong)))?;
+    let loaded = engine.load_code(&code, limits.compile).map_err(|wrong| failed(told(wrong)))?;
     let description = describe(engine, &loaded).map_err(|message| failed(Problem::new("/wasm", message)))?;
     let types = loaded.component.engine();
     let component = loaded.component.component_type();

@@ -11,8 +11,8 @@ use super::convert;
 use super::division::{Division, Pace};
 use super::engine::PluginEngine;
 use super::fault::fault_of;
-use super::guest::{Guest, deadline};
-use super::log::Speaker;
+use super::guest::{Guest, Refused, deadline};
+use super::log::{Speaker, printable};
 use super::outcome::{Assembly, Tally};
 use super::tables::{Granted, Tables};
 use super::{Fault, FaultKind, Limits, LoadError, PluginCode, PluginIdentity, PluginSpec, Processed};
@@ -95,10 +95,14 @@ impl PluginEngine {
             .map_err(|failure| failed(vec![failure.problem(spec, at)]))?;
         let Description { name, version, summary, reads, config_schema } = description;
         if let Some(long) = [&name, &version].into_iter().find(|text| text.len() > MAX_NAME_BYTES) {
-            let message = format!("has a name or version of {} bytes", long.len());
+            let message = format!("the plugin has a name or version of {} bytes", long.len());
             return Err(failed(vec![
                 Problem::new(at, message).help(format!("{MAX_NAME_BYTES} are allowed")),
             ]));
+        }
+        if let Some(odd) = [&name, &version].into_iter().find(|text| **text != printable(text)) {
+            let message = format!("the plugin has the name or version {odd:?}");
+            return Err(failed(vec![Problem::new(at, message).help("control characters are not allowed")]));
         }
         let identity =
             PluginIdentity { step: spec.step.clone(), name, version, sha256: hex::encode(loaded.digest) };
@@ -146,7 +150,8 @@ impl Plugin {
 
     /// Whether its file still holds the code that was loaded.
     pub fn is_of_this_file(&self) -> bool {
-        Code::of(&self.0.spec.code).is_ok_and(|code| hex::encode(code.digest) == self.identity().sha256)
+        Code::of(&self.0.spec.code, self.0.spec.limits.file)
+            .is_ok_and(|code| hex::encode(code.digest) == self.identity().sha256)
     }
 
     /// What it does, in its own words.
@@ -184,6 +189,8 @@ struct Live {
 
 enum StartFailure {
     Fault(Fault),
+    /// The fault of one that needs more memory than its limit.
+    Memory(Fault),
     Config(ConfigError),
 }
 
@@ -191,6 +198,8 @@ impl StartFailure {
     fn problem(self, spec: &PluginSpec, at: &str) -> Problem {
         match self {
             StartFailure::Config(ConfigError { field, message }) => {
+                // Their message may have several lines.
+                let message = message.split('\n').map(printable).collect::<Vec<_>>().join("\n");
                 // The report cannot point at what is not in the file, so the message names it.
                 let message = match spec.config.pointer(&field) {
                     Some(_) => message,
@@ -198,12 +207,13 @@ impl StartFailure {
                 };
                 Problem::new(format!("/config{field}"), message)
             }
-            StartFailure::Fault(Fault { kind: FaultKind::OutOfMemory, message }) => {
-                Problem::new("/limits/memory", format!("the plugin {message} to start"))
+            StartFailure::Memory(Fault { message, .. }) => {
+                Problem::new("/limits/memory", format!("the plugin does not start: it {message}"))
                     .help(format!("give it more than {}", spec.limits.memory))
             }
             StartFailure::Fault(Fault { message, .. }) => {
                 Problem::new(at, format!("the plugin does not start: it {message}"))
+                    .help("its author has to mend that; use a version of it that starts")
             }
         }
     }
@@ -235,7 +245,13 @@ impl Live {
     ) -> Result<(Live, Description), StartFailure> {
         let mut store = start_store(pre, &spec.limits, tables.current());
         let started = Self::started(&mut store, pre, config);
-        let fault = |error| StartFailure::Fault(fault_of(&error, store.data(), START_OUTPUT));
+        let fault = |error| {
+            let fault = fault_of(&error, store.data(), START_OUTPUT);
+            match (fault.kind, store.data().memory.refused) {
+                (FaultKind::OutOfMemory, Some(Refused::Memory)) => StartFailure::Memory(fault),
+                _ => StartFailure::Fault(fault),
+            }
+        };
         let started = started.map_err(fault);
         store.data_mut().log.flush(speaker, &[]);
         let (processor, description) = started?.map_err(StartFailure::Config)?;

@@ -101,7 +101,7 @@ fn say(speaker: &Speaker, level: Level, row: Option<&Row>, text: &str) {
 }
 
 /// The text without what could move the cursor of a terminal or begin a line of its own.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     let odd = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202A}'..='\u{202E}');
     text.chars().fold(String::with_capacity(text.len()), |mut printable, c| {
         if odd(c) {

@@ -84,6 +84,10 @@ pub struct Limits {
     pub output: ByteSize,
     /// Log text a message may write; more of it is a fault.
     pub log: ByteSize,
+    /// Size of the plugin's file. One with JavaScript in it has 12 MiB, one with Python 20 to 40.
+    pub file: ByteSize,
+    /// Time that compiling it may take, waiting for a processor included. It is compiled once and kept.
+    pub compile: Interval,
 }
 
 impl Default for Limits {
@@ -93,6 +97,10 @@ impl Default for Limits {
             timeout: Interval::millis(500),
             output: ByteSize::mib(16),
             log: ByteSize::kib(16),
+            file: ByteSize::mib(64),
+            // A plugin with Python in it takes a minute of processor time, and other work may take most
+            // of the processors.
+            compile: Interval::secs(300),
         }
     }
 }

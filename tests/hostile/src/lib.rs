@@ -26,7 +26,8 @@ struct Config {
     #[serde(default)]
     trigger: String,
     /// For `slow`: about how many milliseconds a message takes (a million turns of a loop each).
-    /// For `retry-n`: how often each payload is put off.
+    /// For `retry-n`: how often each payload is put off. For `leak`: how many messages it forgets
+    /// before it keeps what it was given.
     #[serde(default)]
     amount: u32,
 }
@@ -58,14 +59,25 @@ enum Mode {
     Slow,
     /// Puts each payload off `amount` times, then passes it.
     RetryN,
+    /// Works for `amount` messages, then keeps 4 KiB of each.
+    Leak,
     /// Executes `unreachable` as soon as it is configured.
     TrapInConfigure,
+    /// Never has its configuration.
+    LoopInConfigure,
+    /// Takes memory without end when it is configured.
+    GrowInConfigure,
+    /// Calls itself without end when it is configured.
+    RecurseInConfigure,
 }
 
 struct State {
     config: Config,
     /// How often each payload has been put off.
     put_off: HashMap<Vec<u8>, u32>,
+    /// Messages that it has acted on.
+    seen: u32,
+    kept: Vec<Vec<u8>>,
 }
 
 thread_local! {
@@ -86,10 +98,14 @@ impl Guest for Hostile {
     fn configure(config: String) -> Result<(), ConfigError> {
         let config: Config = serde_json::from_str(&config)
             .map_err(|error| ConfigError { field: String::new(), message: error.to_string() })?;
-        if matches!(config.mode, Mode::TrapInConfigure) {
-            misdeeds::trap();
+        match config.mode {
+            Mode::TrapInConfigure => misdeeds::trap(),
+            Mode::LoopInConfigure => misdeeds::loop_forever(),
+            Mode::GrowInConfigure => misdeeds::grow(),
+            Mode::RecurseInConfigure => misdeeds::recurse(),
+            _ => {}
         }
-        STATE.set(Some(State { config, put_off: HashMap::new() }));
+        STATE.set(Some(State { config, put_off: HashMap::new(), seen: 0, kept: Vec::new() }));
         Ok(())
     }
 
@@ -147,10 +163,17 @@ impl State {
             EMIT
         };
         match self.config.mode {
-            Mode::Loop => misdeeds::loop_forever(),
-            Mode::Grow => misdeeds::grow(),
-            Mode::Recurse => misdeeds::recurse(),
+            Mode::Loop | Mode::LoopInConfigure => misdeeds::loop_forever(),
+            Mode::Grow | Mode::GrowInConfigure => misdeeds::grow(),
+            Mode::Recurse | Mode::RecurseInConfigure => misdeeds::recurse(),
             Mode::Trap | Mode::TrapInConfigure => misdeeds::trap(),
+            Mode::Leak => {
+                self.seen += 1;
+                if self.seen > self.config.amount {
+                    self.kept.push(vec![1; 4 << 10]);
+                }
+                PASS
+            }
             Mode::LogForever => misdeeds::log_forever(row),
             Mode::IndexOutOfRange => emit(batch.arena.len() as u32, 1),
             Mode::IndexWrap => emit(0xFFFF_FF00, 0x200),

@@ -60,3 +60,13 @@ fn each_payload_is_put_off() {
     assert_eq!(verdicts(&["poison 1"]), [RETRY]);
     assert_eq!(verdicts(&["poison 1", "poison 2"]), [PASS, RETRY]);
 }
+
+#[test]
+fn what_is_leaked_begins_after_some_messages() {
+    run("leak", &["poison"]);
+    let kept = || STATE.with_borrow(|state| state.as_ref().map(|state| state.kept.len()));
+    assert_eq!(Hostile::process(batch(&["poison"])).verdicts, [PASS]);
+    assert_eq!(kept(), Some(0));
+    Hostile::process(batch(&["poison"; 3]));
+    assert_eq!(kept(), Some(3));
+}
