@@ -2,6 +2,7 @@
 
 mod authors;
 mod backpressure;
+mod cases;
 mod cli;
 mod config;
 mod dead_letters;

@@ -50,6 +50,8 @@ fn a_new_plugin_of_each_kind_passes_its_test_and_runs_in_its_pipeline() {
         let said = succeeds(&folder, &["plugin", "test", &name]);
         assert!(said.contains(" sha256 ") && said.contains("; ok (seed "), "{said}");
         let pipeline = format!("{name}/pipeline.toml");
+        let tested = succeeds(&folder, &["test", &pipeline]);
+        assert!(tested.contains("2 passed, 0 failed"), "{tested}");
         let messages = succeeds(&folder, &["run", &pipeline, "--admin", "127.0.0.1:0"]);
         assert_eq!(messages.lines().count(), delivered, "{kind}: {messages}");
     }

@@ -7,6 +7,7 @@ mod dlq;
 mod output;
 mod plugin;
 mod run;
+mod test;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ pub struct Cli {
 enum Command {
     Run(run::Run),
     Check(check::Check),
+    Test(test::Test),
     Dlq(dlq::Dlq),
     Checkpoint(checkpoint::Checkpoint),
     Components(components::Components),
@@ -48,6 +50,7 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
+            Command::Test(test) => test.run(),
             Command::Dlq(dlq) => dlq.run(),
             Command::Checkpoint(checkpoint) => checkpoint.run(),
             Command::Components(components) => components.run(),

@@ -133,6 +133,10 @@ impl DecoderConfig for Csv {
         Framing::Csv { delimiter: self.delimiter as u8 }
     }
 
+    fn frame_is_payload(&self) -> bool {
+        false
+    }
+
     fn decoder(&self) -> Box<dyn Decoder> {
         let mut decoder = CsvDecoder {
             config: self.clone(),

@@ -32,6 +32,11 @@ pub trait DecoderConfig: Send + Sync {
     /// How a stream of bytes (a file, a request with a batch) is cut into frames.
     fn framing(&self) -> Framing;
 
+    /// Whether a frame is the payload of one message as it stands there.
+    fn frame_is_payload(&self) -> bool {
+        true
+    }
+
     /// A decoder for one stream, or for the messages of a source that has frames of its own.
     fn decoder(&self) -> Box<dyn Decoder>;
 }

@@ -37,6 +37,10 @@ impl DecoderConfig for Record {
         Framing::Lines
     }
 
+    fn frame_is_payload(&self) -> bool {
+        false
+    }
+
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(RecordDecoder { headers: Vec::new() })
     }

@@ -1,5 +1,6 @@
 //! From a document to a pipeline: every section read, then what no section can say alone.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use super::validate::{self, Section};
 use super::variables::Environment;
 use super::{
     DeadLetterStore, DeadLetters, DeadLettersCommon, Guarantee, Ordering, Pipeline, Reading, Retry, Settings,
-    SinkSection, SourceSection, guarantee, plugin_section, sections,
+    SinkSection, SourceSection, guarantee, plugin_section, sections, test_section,
 };
 use crate::plugin::{LoadError, Plugin, PluginEngine, PluginSpec};
 
@@ -55,12 +56,20 @@ pub struct FileKeys {
     /// Where messages go that were given up.
     #[serde(default)]
     pub dead_letters: Map<String, Value>,
+    /// What `millstream test` runs the pipeline through.
+    #[serde(default)]
+    pub test: Vec<Map<String, Value>>,
+    /// Variables of the tests, which see none of the environment.
+    #[serde(default)]
+    pub test_variables: BTreeMap<String, String>,
 }
 
 /// Names and folders that sections need.
 pub struct Folders {
     pub name: String,
     pub base: PathBuf,
+    /// Nothing of the source and the sinks is opened, so what they would need need not be there.
+    pub is_for_tests: bool,
 }
 
 /// The pipeline of a document, `None` if it has problems.
@@ -72,7 +81,11 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
     validate::section(document, section, &keys, &mut root);
     let Value::Object(mut root) = root else { return None };
     let name = names::read(document, "/name", root.get("name"));
-    let folders = Folders { name: name.clone().unwrap_or_default(), base: base_of(&document.file) };
+    let folders = Folders {
+        name: name.clone().unwrap_or_default(),
+        base: base_of(&document.file),
+        is_for_tests: environment.is_of_tests(),
+    };
 
     let ordering: Option<Ordering> = read_or_default(document, &mut root, "ordering");
     let require: Option<Option<Guarantee>> = read_or_default(document, &mut root, "require");
@@ -83,6 +96,9 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
     let retry = retry(document, root.remove("retry"));
     let dead_letters = dead_letters(document, &folders, root.remove("dead_letters"));
     let settings = settings(document, &mut root, source.as_ref());
+    let known = known_names(plugins.as_ref(), sinks.as_ref());
+    let test = root.remove("test");
+    let tests = test_section::tests(document, &folders, known.as_ref(), test);
     if root.get("data_dir").and_then(Value::as_str) == Some("") {
         let message = "this would be the folder of the file itself".to_owned();
         document.problem("/data_dir", Mark::Value, message, Some("a folder of its own".into()));
@@ -109,9 +125,21 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
         retry: retry?,
         dead_letters: dead_letters?,
         settings: settings?,
+        tests: tests?,
     };
     require_what_is_given(document, &pipeline);
     (!document.has_problems()).then_some(pipeline)
+}
+
+/// What tests may name, if it is known.
+fn known_names<'a>(
+    plugins: Option<&'a (Vec<PluginSpec>, Vec<Plugin>)>,
+    sinks: Option<&'a Vec<SinkSection>>,
+) -> Option<test_section::Known<'a>> {
+    Some(test_section::Known {
+        sinks: sinks?.iter().map(|sink| sink.name.as_str()).collect(),
+        plugins: plugins?.0.iter().map(|plugin| plugin.step.as_str()).collect(),
+    })
 }
 
 fn read_or_default<T: DeserializeOwned + Default>(
@@ -190,7 +218,7 @@ fn base_of(file: &Path) -> PathBuf {
 /// The plugins of a document and nothing else of it, `None` if they have problems. It may be a part
 /// of a pipeline file.
 pub fn only_plugins(document: &mut Document) -> Option<Vec<PluginSpec>> {
-    let folders = Folders { name: String::new(), base: base_of(&document.file) };
+    let folders = Folders { name: String::new(), base: base_of(&document.file), is_for_tests: false };
     let value = document.value.get("plugin").cloned();
     plugins(document, &folders, None, value).map(|(specs, _)| specs)
 }

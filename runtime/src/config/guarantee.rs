@@ -176,6 +176,7 @@ mod tests {
             retry: Retry::default(),
             dead_letters: DeadLetters { to: DeadLetterStore::Embedded, common: DeadLettersCommon::default() },
             settings: Settings::default(),
+            tests: Vec::new(),
         }
     }
 

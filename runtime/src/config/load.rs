@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::document::{Document, Mark};
 use super::report::{Located, Report};
-use super::{Environment, Pipeline, assemble};
-use crate::plugin::PluginSpec;
+use super::test_section::TestCase;
+use super::{Environment, Pipeline, assemble, syntax};
+use crate::plugin::{PluginEngine, PluginSpec};
 
 /// Reads and checks a pipeline file, or every `*.toml` of a folder (not of folders in it), in the
 /// order of their names. Connects to nothing.
@@ -53,6 +57,73 @@ pub fn load_plugins(file: &Path, environment: &Environment) -> Result<Vec<Plugin
         Some(plugins) if report.is_empty() => Ok(plugins),
         _ => Err(report),
     }
+}
+
+/// A pipeline file and its tests.
+pub struct FileTests {
+    pub file: PathBuf,
+    /// Each with the pipeline as its variables make it.
+    pub tests: Vec<(TestCase, Arc<Pipeline>)>,
+}
+
+/// Reads the tests of a pipeline file, or of every one of a folder. Of a file without any nothing
+/// else is looked at.
+///
+/// # Errors
+/// Everything that is wrong with any of them, or with the pipelines.
+pub fn load_tests(path: &Path, engine: &Arc<PluginEngine>) -> Result<Vec<FileTests>, Report> {
+    let mut report = Report::default();
+    let mut all = Vec::new();
+    for file in files(path)? {
+        // Tests with the same variables share a pipeline.
+        let mut pipelines: BTreeMap<BTreeMap<String, String>, Option<Arc<Pipeline>>> = BTreeMap::new();
+        let mut tests = Vec::new();
+        for (number, variables) in variables_of_tests(&file).into_iter().enumerate() {
+            let pipeline = pipelines.entry(variables).or_insert_with_key(|variables| {
+                let mut environment = Environment::of_tests(variables.clone());
+                environment.engine = Some(Arc::clone(engine));
+                match Document::open(&file, &environment) {
+                    Ok(mut document) => {
+                        let pipeline = assemble::pipeline(&mut document, &environment);
+                        report.extend(document.into_report());
+                        pipeline.map(Arc::new)
+                    }
+                    Err(problem) => {
+                        report.push(problem);
+                        None
+                    }
+                }
+            });
+            let test =
+                pipeline.as_ref().and_then(|pipeline| Some((pipeline.tests.get(number)?.clone(), pipeline)));
+            tests.extend(test.map(|(test, pipeline)| (test, Arc::clone(pipeline))));
+        }
+        all.push(FileTests { file, tests });
+    }
+    if report.is_empty() { Ok(all) } else { Err(report) }
+}
+
+/// The variables of each test of a file. If it has mistakes there is at least one, so that they are
+/// found when it is read with them.
+fn variables_of_tests(file: &Path) -> Vec<BTreeMap<String, String>> {
+    let Ok(text) = std::fs::read_to_string(file) else { return vec![BTreeMap::new()] };
+    let read = syntax::read(&text);
+    let strings = |table: Option<&Value>| -> BTreeMap<String, String> {
+        let table = table.and_then(Value::as_object).into_iter().flatten();
+        table.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect()
+    };
+    let common = strings(read.value.get("test_variables"));
+    let tests = match read.value.get("test") {
+        None if read.errors.is_empty() => return Vec::new(),
+        Some(Value::Array(tests)) => tests.as_slice(),
+        _ => &[],
+    };
+    let of = |test: &Value| {
+        let mut variables = common.clone();
+        variables.extend(strings(test.get("variables")));
+        variables
+    };
+    if tests.is_empty() { vec![common] } else { tests.iter().map(of).collect() }
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>, Report> {

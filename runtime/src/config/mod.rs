@@ -16,6 +16,7 @@ pub mod secrets;
 mod sections;
 mod shape;
 mod syntax;
+pub mod test_section;
 pub mod units;
 mod validate;
 mod variables;
@@ -29,10 +30,11 @@ use serde::{Deserialize, Serialize};
 use crate::plugin::{Plugin, PluginSpec};
 use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
-pub use load::{load, load_plugins};
+pub use load::{FileTests, load, load_plugins, load_tests};
 pub use parse::parse;
 use problem::Problem;
 pub use reading::Reading;
+use test_section::TestCase;
 use units::{ByteSize, Interval};
 pub use validate::allowed;
 pub use variables::Environment;
@@ -64,6 +66,8 @@ pub struct Pipeline {
     pub retry: Retry,
     pub dead_letters: DeadLetters,
     pub settings: Settings,
+    /// What `millstream test` runs it through.
+    pub tests: Vec<TestCase>,
 }
 
 /// Which messages keep their order (P3).

@@ -19,7 +19,7 @@ impl Reading {
     }
 
     /// Keys that another reading of the file has with another value, or alone, or lacks; without those
-    /// of plugins. They stand as `source.path` and `sink[0].path`, and hold no values.
+    /// of plugins and of tests. They stand as `source.path` and `sink[0].path`, and hold no values.
     pub fn changed_keys(&self, other: &Reading) -> Vec<String> {
         let mut changed = BTreeSet::new();
         differences(&self.0.value, &other.0.value, "", &mut changed);
@@ -40,7 +40,7 @@ fn differences(old: &Value, new: &Value, at: &str, changed: &mut BTreeSet<String
         (Value::Object(old), Value::Object(new)) => {
             for key in old.keys().chain(new.keys()) {
                 let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
-                if at != "plugin" {
+                if !["plugin", "test", "test_variables"].contains(&at.as_str()) {
                     let value = |fields: &serde_json::Map<String, Value>| fields.get(key).cloned();
                     differences(
                         &value(old).unwrap_or_default(),
@@ -85,7 +85,7 @@ mod tests {
         let new = reading(
             "name = 'p'\nbudget = '1GiB'\n[source]\npath = 'a'\ncodec = { type = 'csv', head = true }\n\
              [[plugin]]\nuse = 'mask'\n[[sink]]\ntype = 'drop'\n[[sink]]\ntype = 'file'\npath = 'out'\n\
-             [retry]\nmax_attempts = 2\n",
+             [retry]\nmax_attempts = 2\n[[test]]\nname = 'new'\n",
         );
         let changed = ["budget", "retry", "sink[1].path", "source.codec.head"];
         assert_eq!(old.changed_keys(&new), changed);

@@ -7,6 +7,7 @@ use schemars::Schema;
 use super::assemble::{FileKeys, SinkType};
 use super::plugin_section::PluginKeys;
 use super::shape::{Field, Shape, Word, fields_of};
+use super::test_section::TestCase;
 use super::{DeadLettersCommon, Retry, Settings, SinkCommon, SourceCommon};
 use crate::codecs::CODECS;
 use crate::plugin::{BUILT_INS, BuiltIn, Inspection};
@@ -162,6 +163,7 @@ fn file_page() -> String {
         ("[[plugin]]", fields_of::<PluginKeys>()),
         ("[retry]", fields_of::<Retry>()),
         ("[dead_letters]", dead_letters),
+        ("[[test]]", fields_of::<TestCase>()),
     ] {
         if !heading.is_empty() {
             let _ = write!(page, "\n## `{heading}`\n");

@@ -21,6 +21,8 @@ enum Variables {
     #[default]
     Process,
     Given(BTreeMap<String, String>),
+    /// Those of a test, which is the same on every machine.
+    OfTests(BTreeMap<String, String>),
 }
 
 impl Environment {
@@ -35,13 +37,22 @@ impl Environment {
         Environment { variables: Variables::Given(variables.collect()), ..Environment::default() }
     }
 
+    /// That of tests with these variables.
+    pub fn of_tests(variables: BTreeMap<String, String>) -> Environment {
+        Environment { variables: Variables::OfTests(variables), ..Environment::default() }
+    }
+
+    pub fn is_of_tests(&self) -> bool {
+        matches!(self.variables, Variables::OfTests(_))
+    }
+
     /// `None` if it is not set.
     ///
     /// # Errors
     /// If it is not UTF-8.
     fn variable(&self, name: &str) -> Result<Option<String>, VariableError> {
         match &self.variables {
-            Variables::Given(variables) => Ok(variables.get(name).cloned()),
+            Variables::Given(variables) | Variables::OfTests(variables) => Ok(variables.get(name).cloned()),
             Variables::Process => match std::env::var(name) {
                 Ok(value) => Ok(Some(value)),
                 Err(std::env::VarError::NotPresent) => Ok(None),
@@ -55,6 +66,8 @@ impl Environment {
 pub enum VariableError {
     #[error("variable `{0}` is not set")]
     NotSet(String),
+    #[error("variable `{0}` is not set for tests, which see none of the environment")]
+    NotSetForTests(String),
     #[error("variable `{0}` is not UTF-8")]
     NotUtf8(String),
     #[error("`{0}` names no variable")]
@@ -67,6 +80,11 @@ impl VariableError {
             VariableError::NotSet(name) => {
                 format!("set it: export {name}=...\nor give it a default here: ${{{name}:-...}}")
             }
+            VariableError::NotSetForTests(name) => {
+                format!(
+                    "add:\n[test_variables]\n{name} = \"...\"\nor give it a default here: ${{{name}:-...}}"
+                )
+            }
             VariableError::NotUtf8(name) => format!("set it to UTF-8 text: export {name}=..."),
             VariableError::Malformed(_) => {
                 "write ${NAME} or ${NAME:-default}, or $${ for the characters themselves".into()
@@ -77,7 +95,9 @@ impl VariableError {
     /// The text in the file that this is about.
     pub fn written(&self) -> String {
         match self {
-            VariableError::NotSet(name) | VariableError::NotUtf8(name) => format!("${{{name}"),
+            VariableError::NotSet(name)
+            | VariableError::NotSetForTests(name)
+            | VariableError::NotUtf8(name) => format!("${{{name}"),
             VariableError::Malformed(text) => text.clone(),
         }
     }
@@ -137,6 +157,9 @@ pub fn interpolate(text: &str, environment: &Environment) -> Result<Interpolated
                 done.from.push((name.to_owned(), value));
             }
             (Ok(_), Some(default)) => done.text.push_str(default),
+            (Ok(None), None) if environment.is_of_tests() => {
+                errors.push(VariableError::NotSetForTests(name.to_owned()));
+            }
             (Ok(None), None) => errors.push(VariableError::NotSet(name.to_owned())),
         }
     }

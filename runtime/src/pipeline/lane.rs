@@ -34,6 +34,10 @@ pub trait Step: Send {
 
     /// Guest memory it has now, in bytes.
     fn memory_bytes(&self) -> usize;
+
+    /// A fault that a test asks for: every call with a message of this record of the source is taken
+    /// to last longer than the limit. What has no limit of time does not do it.
+    fn overrun_at(&mut self, _record: u64) {}
 }
 
 /// Messages that wait for the one before them, and the plugin they are to enter next.

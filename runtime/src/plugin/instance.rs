@@ -10,7 +10,7 @@ use super::component::Code;
 use super::convert;
 use super::division::{Division, Pace};
 use super::engine::PluginEngine;
-use super::fault::fault_of;
+use super::fault::{Stop, fault_of};
 use super::guest::{Guest, Refused, deadline};
 use super::log::{Speaker, printable};
 use super::outcome::{Assembly, Tally};
@@ -18,7 +18,7 @@ use super::tables::{Granted, Tables};
 use super::{Fault, FaultKind, Limits, LoadError, PluginCode, PluginIdentity, PluginSpec, Processed};
 use crate::config::problem::Problem;
 use crate::config::units::ByteSize;
-use crate::message::Batch;
+use crate::message::{Batch, Row};
 use crate::observe::metrics::PluginMetrics;
 use crate::pipeline::lane::Step;
 
@@ -174,7 +174,7 @@ impl Plugin {
         let mut live = self.0.spare.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         self.0.alive(&mut live, &speaker)?;
         let (columns, pace) = (convert::Columns::default(), Pace::default());
-        Ok(Instance { plugin: self.clone(), scope, speaker, live, columns, pace })
+        Ok(Instance { plugin: self.clone(), scope, speaker, live, columns, pace, overrun_at: None })
     }
 }
 
@@ -286,6 +286,8 @@ pub struct Instance {
     live: Option<Live>,
     columns: convert::Columns,
     pace: Pace,
+    /// See [`Step::overrun_at`].
+    overrun_at: Option<u64>,
 }
 
 impl Instance {
@@ -305,7 +307,7 @@ impl Instance {
     /// # Errors
     /// The plugin could not be started again after it had failed. Nothing of the batch is settled.
     pub fn process(&mut self, mut batch: Batch, now_ms: u64) -> anyhow::Result<Processed> {
-        let Instance { plugin, scope, speaker, live, columns, pace } = self;
+        let Instance { plugin, scope, speaker, live, columns, pace, overrun_at } = self;
         let inner = &*plugin.0;
         let limits = &inner.spec.limits;
         // Room for the plugin to work in.
@@ -325,6 +327,10 @@ impl Instance {
             } else {
                 call(guest, limits, columns.as_sent(&batch, now_ms, &scope.source), &scope.metrics).and_then(
                     |(outcome, time)| {
+                        let overruns = |row: &Row| Some(row.position.record) == *overrun_at;
+                        if input[next..next + rows].iter().any(overruns) {
+                            return Err(Fault::from(Stop::Timeout(limits.timeout.0)));
+                        }
                         pace.took(rows, time);
                         let taken = assembly.take(outcome, &mut batch, columns, &input, next, limits.output);
                         taken.map_err(Fault::from)
@@ -372,6 +378,10 @@ impl Step for Instance {
 
     fn memory_bytes(&self) -> usize {
         Instance::memory_bytes(self)
+    }
+
+    fn overrun_at(&mut self, record: u64) {
+        self.overrun_at = Some(record);
     }
 }
 

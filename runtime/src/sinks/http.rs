@@ -14,6 +14,8 @@ use reqwest::{Certificate, Client, Identity, Url, redirect};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use self::answer::answered;
+
 use self::answer::Rules;
 use self::call::HttpCalls;
 use self::request::{IdempotencyKey, Requests};

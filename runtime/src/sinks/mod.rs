@@ -8,6 +8,9 @@ mod stdout;
 #[cfg(test)]
 mod testing;
 
+pub use http::answered;
+pub use lines::ENCODE_ERROR;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;

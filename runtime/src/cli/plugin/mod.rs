@@ -2,7 +2,7 @@
 
 mod bench;
 mod build;
-mod fixtures;
+pub mod fixtures;
 mod inspect;
 mod new;
 mod run;
@@ -11,6 +11,7 @@ mod test;
 mod toolchain;
 
 pub use section::engine;
+pub use test::{NOW_MS, diff};
 
 use std::process::ExitCode;
 

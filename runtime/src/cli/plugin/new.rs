@@ -40,6 +40,8 @@ pub enum PluginKind {
 struct Template {
     code: &'static str,
     config: &'static str,
+    /// What the test in the pipeline expects of them.
+    refused: &'static str,
     input: &'static str,
     expected: &'static str,
     dead_letters: &'static str,
@@ -52,10 +54,11 @@ const PIPELINE: &str = include_str!("template/pipeline.toml.in");
 impl PluginKind {
     fn template(self) -> Template {
         macro_rules! template {
-            ($kind:literal, $config:literal) => {
+            ($kind:literal, $config:literal, $refused:literal) => {
                 Template {
                     code: include_str!(concat!("template/", $kind, "/lib.rs.in")),
                     config: $config,
+                    refused: $refused,
                     input: include_str!(concat!("template/", $kind, "/input.ndjson")),
                     expected: include_str!(concat!("template/", $kind, "/expected.ndjson")),
                     dead_letters: include_str!(concat!("template/", $kind, "/expected-dead-letters.ndjson")),
@@ -63,9 +66,17 @@ impl PluginKind {
             };
         }
         match self {
-            PluginKind::Filter => template!("filter", "{ minimum = 100.0 }"),
-            PluginKind::Map => template!("map", "{ tax = 0.19 }"),
-            PluginKind::Process => template!("process", "{ route = \"items\" }"),
+            PluginKind::Filter => {
+                template!("filter", "{ minimum = 100.0 }", "{ message = 3, code = \"payload-not-json\" }")
+            }
+            PluginKind::Map => {
+                template!("map", "{ tax = 0.19 }", "{ message = 3, code = \"payload-not-json\" }")
+            }
+            PluginKind::Process => template!(
+                "process",
+                "{ route = \"items\" }",
+                "{ message = 3, code = \"empty-item\" }, { message = 4, code = \"payload-not-json\" }"
+            ),
         }
     }
 }
@@ -89,7 +100,7 @@ impl New {
         self.fill(&folder)?;
         let shown = folder.display();
         println!(
-            "made {shown}; next:\n\n    cd {shown}\n    cargo test\n    millstream plugin test\n    millstream run pipeline.toml"
+            "made {shown}; next:\n\n    cd {shown}\n    cargo test\n    millstream plugin test\n    millstream test pipeline.toml\n    millstream run pipeline.toml"
         );
         Ok(ExitCode::SUCCESS)
     }
@@ -111,6 +122,7 @@ impl New {
                 .replace("@TYPE@", &type_name(&self.name))
                 .replace("@SDK@", &sdk)
                 .replace("@CONFIG@", template.config)
+                .replace("@DEAD_LETTERS@", template.refused)
         };
         for (name, text) in [
             ("Cargo.toml", MANIFEST),

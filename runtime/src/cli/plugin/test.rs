@@ -170,7 +170,7 @@ fn difference(file: &Path, got: &[Value]) -> anyhow::Result<Option<String>> {
 
 /// JSON over several lines, payloads that are JSON themselves taken apart too, unless they differ in
 /// nothing but how that is written.
-fn diff(expected: &[Value], got: &[Value]) -> String {
+pub fn diff(expected: &[Value], got: &[Value]) -> String {
     let lines = |values: &[Value]| values.iter().map(|value| format!("{value:#}\n")).collect::<String>();
     let apart = |values: &[Value]| {
         let mut values = values.to_vec();

@@ -8,7 +8,7 @@ use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Request, Response, StatusCode};
 use serde::Deserialize;
 
-use super::super::Outcome;
+use super::super::{CallError, Outcome};
 use crate::config::units::Interval;
 
 /// Code of a message that the server refuses.
@@ -164,6 +164,24 @@ impl Rules {
                 reason: format!("{} answered with the unknown outcome {other:?}: {reason}", self.server),
                 after: None,
             },
+        }
+    }
+}
+
+/// What this sink makes of an answer with this status to a request of one message, if every 2xx is a
+/// success.
+///
+/// # Errors
+/// The server is not available, or it is no status at all.
+pub fn answered(server: &str, status: u16) -> Result<Outcome, CallError> {
+    let status = StatusCode::from_u16(status).map_err(|error| CallError::Fatal(error.to_string()))?;
+    let (server, timeout) = (server.to_owned(), Interval::secs(0));
+    let rules = Rules { server, success: Vec::new(), read_results: false, timeout };
+    match rules.of_status(status, &HeaderMap::new(), &[]) {
+        Answer::Taken | Answer::Results(_) => Ok(Outcome::Durable),
+        Answer::Failed { outcome, .. } => Ok(outcome),
+        Answer::Unavailable { reason, retry_after, credentials } => {
+            Err(CallError::Unavailable { reason, retry_after, credentials })
         }
     }
 }
