@@ -10,6 +10,8 @@ mod convert;
 mod division;
 mod engine;
 mod fault;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod guest;
 mod inspect;
 mod instance;
