@@ -8,8 +8,17 @@ use std::path::PathBuf;
 
 use sha2::{Digest, Sha256};
 
-const BUILT_INS: [&str; 8] =
-    ["jq", "validate-schema", "verify-signature", "envelope", "enrich", "mask", "route", "identity"];
+const BUILT_INS: [&str; 9] = [
+    "jq",
+    "validate-schema",
+    "verify-signature",
+    "envelope",
+    "enrich",
+    "mask",
+    "route",
+    "deduplicate",
+    "identity",
+];
 
 fn main() {
     println!("cargo::rerun-if-env-changed=MILLSTREAM_PLUGINS");

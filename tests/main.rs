@@ -2,10 +2,12 @@
 
 mod authors;
 mod backpressure;
+mod capabilities;
 mod cases;
 mod cli;
 mod config;
 mod dead_letters;
+mod deduplicate;
 mod hostile;
 mod kill;
 mod languages;

@@ -50,20 +50,29 @@
 //! - [`message`]: the batch and its messages, as they came
 //! - [`output`]: the messages that a plugin makes
 //! - [`config`]: typed configuration and its errors
+//! - [`key`]: where in a message a key is found
 //! - [`pointer`]: values at JSON pointers, without parsing the rest
-//! - [`log`], [`lookup`]: what the host does for a plugin
+//! - [`log`], [`lookup`], [`state`], [`http`], [`clock`], [`random`], [`metrics`]: what the host does
+//!   for a plugin, most of it if the pipeline grants it
 //! - [`testing`]: unit tests of a plugin, natively
 //! - [`guest`]: what [`export!`] exports
 //! - [`bindings`]: the contract itself, generated from `wit/plugin.wit`
 
 mod append;
+pub mod clock;
 pub mod config;
 pub mod guest;
+pub mod http;
+pub mod key;
 pub mod log;
 pub mod lookup;
 pub mod message;
+pub mod metrics;
+mod not_granted;
 pub mod output;
 pub mod plugin;
+pub mod random;
+pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 
@@ -82,6 +91,7 @@ pub mod bindings {
 pub use config::{ConfigError, NoConfig, Secret};
 pub use message::{Batch, Message};
 pub use millstream_json_pointer as pointer;
+pub use not_granted::NotGranted;
 pub use output::{Emission, Output};
 pub use plugin::{Failure, Filter, Map, Plugin, Process, Reads, Verdict};
 
@@ -91,5 +101,5 @@ pub mod prelude {
     pub use crate::message::{Batch, Message};
     pub use crate::output::Output;
     pub use crate::plugin::{Failure, Filter, Map, Plugin, Process, Reads, Verdict};
-    pub use crate::{log, lookup};
+    pub use crate::{log, lookup, state};
 }

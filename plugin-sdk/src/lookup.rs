@@ -3,27 +3,10 @@
 
 use serde::Deserialize;
 
+use crate::NotGranted;
 use crate::bindings::millstream::plugin::lookup as host;
 use crate::message::NONE;
 use crate::plugin::Failure;
-
-/// The pipeline does not grant this table; the text tells which line to add.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct NotGranted(pub String);
-
-impl std::fmt::Display for NotGranted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for NotGranted {}
-
-impl From<NotGranted> for Failure {
-    fn from(not_granted: NotGranted) -> Failure {
-        Failure::reject("lookup-not-granted", not_granted.0)
-    }
-}
 
 /// Looks up many keys in one call to the host, which costs far less than a call for each.
 pub fn get_many<K: AsRef<[u8]>>(table: &str, keys: &[K]) -> Result<Found, NotGranted> {

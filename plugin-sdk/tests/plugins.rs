@@ -305,7 +305,7 @@ fn a_batch_is_looked_up_at_once() {
 fn a_table_that_is_not_granted_is_named() {
     let outcome = Harness::new::<Join, _>(json!({})).unwrap().run_one(Record::null().key("1"));
     assert!(
-        matches!(&outcome, Outcome::Reject { code, text } if code == "lookup-not-granted" && text.contains("`people`")),
+        matches!(&outcome, Outcome::Reject { code, text } if code == "not-granted" && text.contains("`people`")),
         "{outcome:?}"
     );
 }

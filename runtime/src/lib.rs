@@ -8,6 +8,7 @@
 //! - [`pipeline`]: the journey of a message, the only code that can settle one
 //! - [`dead_letters`]: what was given up, and how it comes back
 //! - [`store`]: the data folder, its checkpoints
+//! - [`state`]: what plugins keep, staged until their message is settled
 //! - [`observe`]: metrics, logs, the admin server
 //! - [`tls`]: certificates and keys
 //! - [`cli`]: one file a verb
@@ -22,5 +23,6 @@ pub mod pipeline;
 pub mod plugin;
 pub mod sinks;
 pub mod sources;
+pub mod state;
 pub mod store;
 pub mod tls;

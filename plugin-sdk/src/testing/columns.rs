@@ -27,7 +27,7 @@ pub(super) fn encode(harness: &Harness, records: &[Record]) -> types::Batch {
     let reads = harness.reads;
     let mut batch = types::Batch {
         rows: records.len() as u32,
-        now: harness.now_ms,
+        now: harness.host.now_ms,
         arena: Vec::new(),
         payloads: Vec::new(),
         keys: Vec::new(),

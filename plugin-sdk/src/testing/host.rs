@@ -3,12 +3,17 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use crate::bindings::millstream::plugin::lookup;
+use crate::bindings::millstream::plugin::{clock, http, lookup, metrics, random};
 use crate::log::Level;
 use crate::message::NONE;
 
+pub(crate) mod state;
+
 /// Rows as JSON text, by table and key.
-pub(super) type Tables = HashMap<String, HashMap<Vec<u8>, Vec<u8>>>;
+type Tables = HashMap<String, HashMap<Vec<u8>, Vec<u8>>>;
+
+/// What answers requests.
+pub type Answer = Box<dyn FnMut(&http::Request) -> Result<http::Response, http::RequestError>>;
 
 /// A line that a plugin logged.
 #[derive(Clone, Debug)]
@@ -19,21 +24,85 @@ pub struct Logged {
     pub message: String,
 }
 
-struct Host {
-    tables: Tables,
-    logs: Vec<Logged>,
+/// What is granted to a plugin under test, and what it did with it.
+#[derive(Default)]
+pub(super) struct Host {
+    pub tables: Tables,
+    pub spaces: HashMap<String, state::Space>,
+    pub servers: HashMap<String, Answer>,
+    pub has_clock: bool,
+    pub has_random: bool,
+    pub has_metrics: bool,
+    pub now_ms: u64,
+    /// Random bytes that were given.
+    pub drawn: u64,
+    pub logs: Vec<Logged>,
+    pub points: Vec<metrics::Point>,
 }
 
 thread_local! {
     static HOST: RefCell<Option<Host>> = const { RefCell::new(None) };
 }
 
-/// Calls `guest` with these tables; gives them back, and what was logged.
-pub(super) fn with<T>(tables: Tables, guest: impl FnOnce() -> T) -> (T, Tables, Vec<Logged>) {
-    HOST.set(Some(Host { tables, logs: Vec::new() }));
+/// Calls `guest` with this host, and gives it back.
+pub(super) fn with<T>(host: Host, guest: impl FnOnce() -> T) -> (T, Host) {
+    HOST.set(Some(host));
     let result = guest();
-    let host = HOST.take().expect("it was set above, and calls do not nest");
-    (result, host.tables, host.logs)
+    (result, HOST.take().expect("it was set above, and calls do not nest"))
+}
+
+fn how(what: &str, method: &str) -> String {
+    format!("{what} not granted; give it to the harness with .{method}")
+}
+
+pub(crate) fn now() -> Result<u64, clock::ClockError> {
+    HOST.with_borrow(|host| match host {
+        Some(host) if host.has_clock => Ok(host.now_ms * 1_000_000),
+        Some(_) => Err(clock::ClockError::NotGranted(how("the clock is", "clock()"))),
+        None => Ok(0),
+    })
+}
+
+pub(crate) fn random(count: u32) -> Result<Vec<u8>, random::RandomError> {
+    HOST.with_borrow_mut(|host| match host {
+        Some(host) if !host.has_random => {
+            Err(random::RandomError::NotGranted(how("random bytes are", "random()")))
+        }
+        Some(host) => {
+            // Not random, but different: a count through which a multiplication was run.
+            let bytes = (host.drawn..).map(|n| (n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8);
+            host.drawn += u64::from(count);
+            Ok(bytes.take(count as usize).collect())
+        }
+        None => Ok(vec![0; count as usize]),
+    })
+}
+
+pub(crate) fn add_many(points: &[metrics::Point]) -> Result<(), metrics::MetricsError> {
+    HOST.with_borrow_mut(|host| match host {
+        Some(host) if !host.has_metrics => {
+            Err(metrics::MetricsError::NotGranted(how("metrics of its own are", "metrics()")))
+        }
+        Some(host) => {
+            host.points.extend_from_slice(points);
+            Ok(())
+        }
+        None => Ok(()),
+    })
+}
+
+pub(crate) fn send_many(
+    server: &str,
+    requests: &[http::Request],
+) -> Result<Vec<Result<http::Response, http::RequestError>>, http::HttpError> {
+    HOST.with_borrow_mut(|host| {
+        let Some(host) = host else { return Ok(Vec::new()) };
+        let Some(answer) = host.servers.get_mut(server) else {
+            let text = how(&format!("the server {server:?} is"), &format!("server({server:?}, answer)"));
+            return Err(http::HttpError::NotGranted(text));
+        };
+        Ok(requests.iter().map(answer).collect())
+    })
 }
 
 pub(crate) fn log(level: Level, row: Option<u32>, message: &str) {

@@ -37,6 +37,8 @@ use crate::config::ConfigError;
 use crate::guest::{self, Behaviour, Instance};
 use crate::plugin::Reads;
 
+pub use crate::bindings::millstream::plugin::http::{Request, RequestError, Response};
+pub use crate::metrics::Point;
 pub use columns::ContractError;
 pub use fixtures::check_fixtures;
 pub use host::Logged;
@@ -48,11 +50,9 @@ pub struct Harness {
     description: types::Description,
     reads: Reads,
     source: String,
-    now_ms: u64,
     partition: u32,
     offset: u64,
-    tables: host::Tables,
-    logs: Vec<Logged>,
+    host: host::Host,
 }
 
 /// What became of a message.
@@ -99,11 +99,9 @@ impl Harness {
             description: guest::describe::<P, How>("0.0.0"),
             reads: P::READS,
             source: "test".to_owned(),
-            now_ms: 1_700_000_000_000,
             partition: 0,
             offset: 0,
-            tables: host::Tables::default(),
-            logs: Vec::new(),
+            host: host::Host { now_ms: 1_700_000_000_000, ..host::Host::default() },
         })
     }
 
@@ -122,7 +120,41 @@ impl Harness {
         rows: impl IntoIterator<Item = (K, V)>,
     ) -> Harness {
         let rows = rows.into_iter().map(|(key, row)| (key.into(), json!(row).to_string().into_bytes()));
-        self.tables.insert(name.to_owned(), rows.collect());
+        self.host.tables.insert(name.to_owned(), rows.collect());
+        self
+    }
+
+    /// Grants a space of state, which is empty.
+    pub fn state(mut self, name: &str) -> Harness {
+        self.host.spaces.insert(name.to_owned(), host::state::Space::default());
+        self
+    }
+
+    /// Grants a server, whose answers are those of `answer`.
+    pub fn server(
+        mut self,
+        name: &str,
+        answer: impl FnMut(&Request) -> Result<Response, RequestError> + 'static,
+    ) -> Harness {
+        self.host.servers.insert(name.to_owned(), Box::new(answer));
+        self
+    }
+
+    /// Grants the clock, which stands at the time of the batch.
+    pub fn clock(mut self) -> Harness {
+        self.host.has_clock = true;
+        self
+    }
+
+    /// Grants random bytes, which are the same in each test.
+    pub fn random(mut self) -> Harness {
+        self.host.has_random = true;
+        self
+    }
+
+    /// Grants metrics of its own.
+    pub fn metrics(mut self) -> Harness {
+        self.host.has_metrics = true;
         self
     }
 
@@ -134,7 +166,7 @@ impl Harness {
 
     /// Sets the wall-clock time of the next calls, milliseconds since 1970-01-01T00:00:00Z.
     pub fn now_ms(mut self, now: u64) -> Harness {
-        self.now_ms = now;
+        self.host.now_ms = now;
         self
     }
 
@@ -154,10 +186,9 @@ impl Harness {
     pub fn run(&mut self, records: &[Record]) -> Vec<Outcome> {
         let batch = columns::encode(self, records);
         self.offset += records.len() as u64;
-        let tables = std::mem::take(&mut self.tables);
-        let (outcome, tables, logs) = host::with(tables, || self.instance.process(&batch));
-        self.tables = tables;
-        self.logs.extend(logs);
+        let host = std::mem::take(&mut self.host);
+        let (outcome, host) = host::with(host, || self.instance.process(&batch));
+        self.host = host;
         match columns::decode(records, &batch, &outcome) {
             Ok(outcomes) => outcomes,
             Err(error) => panic!("the plugin breaks the contract: {error}"),
@@ -171,6 +202,11 @@ impl Harness {
 
     /// What the plugin has logged since the last call of this.
     pub fn logs(&mut self) -> Vec<Logged> {
-        std::mem::take(&mut self.logs)
+        std::mem::take(&mut self.host.logs)
+    }
+
+    /// What the plugin has counted and observed since the last call of this.
+    pub fn points(&mut self) -> Vec<Point> {
+        std::mem::take(&mut self.host.points)
     }
 }

@@ -8,8 +8,9 @@ mod target;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use millstream_sdk::lookup::{Found, NotGranted};
-use millstream_sdk::pointer::Pointers;
+use millstream_sdk::NotGranted;
+use millstream_sdk::key::{Key, KeyPlace};
+use millstream_sdk::lookup::Found;
 use millstream_sdk::prelude::*;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,18 +35,6 @@ pub struct Config {
     on_missing: OnMissing,
 }
 
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-enum Key {
-    /// At a JSON pointer (RFC 6901) in the payload: a text, or the digits of a number.
-    Pointer(String),
-    /// In the header of this name; case does not matter.
-    Header(String),
-    /// `true`: it is the message's own key.
-    #[serde(rename = "key")]
-    Message(bool),
-}
-
 #[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum OnMissing {
@@ -66,12 +55,6 @@ pub struct Enrich {
     on_missing: OnMissing,
 }
 
-enum KeyPlace {
-    Payload(Pointers),
-    Header(String),
-    Message,
-}
-
 impl Plugin for Enrich {
     type Config = Config;
     const NAME: &'static str = "enrich";
@@ -82,26 +65,7 @@ impl Plugin for Enrich {
         if config.table.is_empty() {
             return Err(ConfigError::at("/table", "name the table"));
         }
-        let key = match config.key {
-            Key::Message(true) => KeyPlace::Message,
-            Key::Message(false) => {
-                return Err(ConfigError::at("/key/key", "is true, or use `pointer` or `header` instead"));
-            }
-            Key::Header(name) if name.is_empty() => {
-                return Err(ConfigError::at("/key/header", "name the header"));
-            }
-            Key::Header(name) => KeyPlace::Header(name),
-            Key::Pointer(pointer) => {
-                if pointer.split('/').any(|step| step == "*") {
-                    return Err(ConfigError::at("/key/pointer", "is one place; `*` would be many"));
-                }
-                let mut pointers = Pointers::default();
-                pointers
-                    .push(&pointer)
-                    .map_err(|error| ConfigError::at("/key/pointer", error.to_string()))?;
-                KeyPlace::Payload(pointers)
-            }
-        };
+        let key = config.key.place("/key")?;
         if let Some(fields) = &config.fields {
             check_fields(fields)?;
         }
@@ -146,15 +110,10 @@ impl Process for Enrich {
 impl Enrich {
     /// `None` if the message has no key, or a null payload, which no row can be put into.
     fn key_of<'a>(&self, message: &Message<'a>) -> Result<Option<Cow<'a, [u8]>>, Failure> {
-        let Some(payload) = message.payload() else { return Ok(None) };
-        let pointers = match &self.key {
-            KeyPlace::Message => return Ok(message.key().map(Cow::Borrowed)),
-            KeyPlace::Header(name) => return Ok(message.header(name).map(Cow::Borrowed)),
-            KeyPlace::Payload(pointers) => pointers,
-        };
-        let mut key = None;
-        pointers.find(payload, |_, json| key = key.take().or(Some(json)))?;
-        Ok(key.and_then(scalar))
+        match message.payload() {
+            None => Ok(None),
+            Some(_) => self.key.find(message),
+        }
     }
 
     fn join(
@@ -234,15 +193,6 @@ fn check_fields(fields: &[String]) -> Result<(), ConfigError> {
             "stands in this list already; name each field once",
         )),
         None => Ok(()),
-    }
-}
-
-/// The text of a JSON string, or a number or boolean as it stands; `None` for anything else.
-fn scalar(json: &str) -> Option<Cow<'_, [u8]>> {
-    match json.as_bytes().first()? {
-        b'{' | b'[' | b'n' => None,
-        b'"' => Some(Cow::Owned(serde_json::from_str::<String>(json).ok()?.into_bytes())),
-        _ => Some(Cow::Borrowed(json.as_bytes())),
     }
 }
 

@@ -144,7 +144,7 @@ fn each_message_of_a_batch_has_its_own_row() {
 fn a_table_that_is_not_granted_rejects() {
     let mut plugin = enrich(json!({ "table": "others" }));
     let outcomes = plugin.run(&[Record::json(json!({ "customer": { "id": "c-1" } })), Record::text("{")]);
-    assert_eq!(outcomes[0].code(), Some("lookup-not-granted"));
+    assert_eq!(outcomes[0].code(), Some("not-granted"));
     assert_eq!(outcomes[1].code(), Some("payload-not-json"));
 }
 

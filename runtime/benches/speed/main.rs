@@ -110,6 +110,8 @@ fn instance(engine: &Arc<PluginEngine>, mode: &str) -> anyhow::Result<Instance> 
         pipeline: "bench".into(),
         source: "bench".into(),
         metrics,
+        states: millstream::state::States::in_memory(),
+        determined: None,
     })
 }
 

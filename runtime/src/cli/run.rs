@@ -192,7 +192,7 @@ fn open(pipeline: Pipeline, started: Started, host: &Host, stop: &CancellationTo
     let socket = SocketServer::bind(&folder)?;
     let source = parts.source.name.clone();
     let running = start(parts, stop.clone());
-    let reloader = Reloader::new(started, host.clone(), &source, running.mailboxes.clone());
+    let reloader = Reloader::new(started, host.clone(), &source, &running);
     let attach = running.attach.clone();
     let service = Service { folder: folder.clone(), store, context, attach };
     Ok(Open { running, folder, socket, service, reloader })

@@ -7,7 +7,7 @@ use prometheus::{
     CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 
-use crate::plugin::FaultKind;
+use crate::plugin::{FaultKind, Measure, Point};
 
 /// Something whose gauges are set when somebody looks.
 pub trait Observed: Send + Sync {
@@ -27,6 +27,8 @@ pub struct Metrics {
     pub plugin_peak_memory: GaugeVec,
     pub plugin_reloads: IntCounterVec,
     pub plugin_info: IntGaugeVec,
+    pub plugin_counters: IntCounterVec,
+    pub plugin_histograms: HistogramVec,
     pub sent: IntCounterVec,
     pub received: IntCounterVec,
     pub processing: HistogramVec,
@@ -82,8 +84,15 @@ impl Metrics {
             &["queue", "type"],
         )
         .expect("the name is valid");
+        let plugin_histograms = HistogramVec::new(
+            HistogramOpts::new("millstream_plugin_histogram", "what a plugin observed, by the name it chose")
+                .buckets(prometheus::exponential_buckets(0.001, 4.0, 16).expect("the numbers are valid")),
+            &["pipeline", "plugin", "name"],
+        )
+        .expect("the name is valid");
         for metric in [
-            Box::new(plugin_seconds.clone()) as Box<dyn prometheus::core::Collector>,
+            Box::new(plugin_histograms.clone()) as Box<dyn prometheus::core::Collector>,
+            Box::new(plugin_seconds.clone()),
             Box::new(plugin_peak_memory.clone()),
             Box::new(processing.clone()),
         ] {
@@ -101,6 +110,12 @@ impl Metrics {
                 &["pipeline", "plugin", "verdict"],
             ),
             plugin_seconds,
+            plugin_histograms,
+            plugin_counters: counter(
+                "millstream_plugin_counter_total",
+                "what a plugin counted, by the name it chose",
+                &["pipeline", "plugin", "name"],
+            ),
             plugin_bytes: counter(
                 "millstream_plugin_bytes_total",
                 "bytes copied into the sandbox and out of it",
@@ -216,6 +231,8 @@ impl Metrics {
             faulted: rows("fault"),
             seconds: self.plugin_seconds.with_label_values(labels),
             faults: self.plugin_faults.clone(),
+            counters: self.plugin_counters.clone(),
+            histograms: self.plugin_histograms.clone(),
             peak_memory: self.plugin_peak_memory.with_label_values(labels),
             labels: [pipeline.to_owned(), step.to_owned()],
         }
@@ -237,12 +254,26 @@ pub struct PluginMetrics {
     pub seconds: prometheus::Counter,
     pub peak_memory: prometheus::Gauge,
     faults: IntCounterVec,
+    counters: IntCounterVec,
+    histograms: HistogramVec,
     labels: [String; 2],
 }
 
 impl PluginMetrics {
     pub fn fault(&self, kind: FaultKind) {
         self.faults.with_label_values(&[&self.labels[0], &self.labels[1], kind.as_str()]).inc();
+    }
+
+    /// Counts what a plugin gave for its own metrics, and takes it.
+    pub fn own(&self, points: &mut Vec<Point>) {
+        let [pipeline, plugin] = &self.labels;
+        for Point { name, measure } in points.drain(..) {
+            let labels = [pipeline, plugin, &name];
+            match measure {
+                Measure::Count(count) => self.counters.with_label_values(&labels).inc_by(count),
+                Measure::Observe(value) => self.histograms.with_label_values(&labels).observe(value),
+            }
+        }
     }
 
     /// What an instance holds after a call.

@@ -14,7 +14,8 @@ use crate::dead_letters::store::DeadLetterStore;
 use crate::observe::metrics::Metrics;
 use crate::plugin::{Plugin, PluginEngine, PluginScope};
 use crate::sinks::{Sink, SinkContext};
-use crate::sources::{OpenSource, SourceContext};
+use crate::sources::{OpenSource, Replay, SourceContext};
+use crate::state::States;
 use crate::store::DataFolder;
 
 /// What the pipelines of a process share.
@@ -70,6 +71,9 @@ pub fn assemble(
     let sinks = sinks.into_iter().map(open_sink).collect::<anyhow::Result<Vec<SinkPart>>>()?;
     let rows = source.common.batch;
     let source_kind = source.kind;
+    let positions_last = source.config.traits().replay == Replay::Yes;
+    let states = States::of(folder);
+    states.open(plugins.iter().flat_map(|plugin| plugin.grants.spaces()))?;
     let source = match replay {
         Some(replay) => replay,
         None => {
@@ -88,6 +92,8 @@ pub fn assemble(
         pipeline: name.as_str().into(),
         source: source.name.as_str().into(),
         metrics: host.metrics.plugin(&name, &plugin.identity().step),
+        states: Arc::clone(&states),
+        determined: None,
     };
     let lanes = (0..lanes)
         .map(|_| {
@@ -110,6 +116,8 @@ pub fn assemble(
         sinks,
         lanes,
         writer,
+        states,
+        positions_last,
         budget,
         metrics: Arc::clone(&host.metrics),
     })

@@ -10,6 +10,7 @@ use super::Shared;
 use super::ledger::FeedId;
 use super::retry::unavailable_delay;
 use crate::sources::{CommitKind, Committer, SettledRow};
+use crate::state::{Ending, Ticket};
 
 /// How often a log's position is committed, at most: a commit is fsynced, and what is not yet
 /// committed is what a crash reads again.
@@ -51,18 +52,18 @@ impl Commit {
         if committable.is_empty() {
             return Ok(());
         }
+        keep_state(&self.shared, &committable.ended).await?;
         if !committable.rows.is_empty() {
             let rows: Vec<SettledRow> = committable.rows;
             return self.committer.each(rows).await.map_err(|error| self.context(error));
         }
+        if committable.positions.is_empty() {
+            return Ok(());
+        }
         let mut tries = 0;
         // A position that could not be saved is still right: it is saved again until it is.
         while let Err(error) = self.committer.up_to(&committable.positions).await {
-            let delay = unavailable_delay(&self.shared.retry, tries, None);
-            tracing::warn!(pipeline = %self.shared.name, source = %self.source, error = format!("{error:#}"), ?delay, "the source's position cannot be committed");
-            self.shared.waits.set("commit", format!("{error:#}"));
-            tries = tries.saturating_add(1);
-            tokio::time::sleep(delay).await;
+            wait(&self.shared, &error, &mut tries, "the source's position cannot be committed").await;
         }
         if tries > 0 {
             self.shared.waits.clear("commit");
@@ -73,4 +74,31 @@ impl Commit {
     fn context(&self, error: anyhow::Error) -> anyhow::Error {
         error.context(format!("committing to source {}", self.source))
     }
+}
+
+/// Makes final what plugins wrote for these messages, and durable: before the source is told, or
+/// a crash in between would forget it (P1).
+async fn keep_state(shared: &Shared, ended: &[(Ticket, Ending)]) -> anyhow::Result<()> {
+    for &(ticket, ending) in ended {
+        shared.states.settle(ticket, ending);
+    }
+    let mut tries = 0;
+    while shared.states.is_dirty() {
+        let states = Arc::clone(&shared.states);
+        if let Err(error) = tokio::task::spawn_blocking(move || states.flush()).await? {
+            wait(shared, &error, &mut tries, "the state of plugins cannot be written").await;
+        }
+    }
+    if tries > 0 {
+        shared.waits.clear("commit");
+    }
+    Ok(())
+}
+
+async fn wait(shared: &Shared, error: &anyhow::Error, tries: &mut u32, what: &str) {
+    let delay = unavailable_delay(&shared.retry, *tries, None);
+    tracing::warn!(pipeline = %shared.name, error = format!("{error:#}"), ?delay, "{what}");
+    shared.waits.set("commit", format!("{error:#}"));
+    *tries = tries.saturating_add(1);
+    tokio::time::sleep(delay).await;
 }

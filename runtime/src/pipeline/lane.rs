@@ -15,12 +15,13 @@ use tokio::time::Instant;
 use super::Shared;
 use super::deliver::Parcel;
 use super::desk::{DeskDoor, Origin, Why};
+use super::followers::FollowersDoor;
 use super::ledger::{Aside, Held};
 use super::retry::next_delay;
 use super::swap::Mailbox;
 use crate::dead_letters::Stage;
 use crate::message::{Batch, Row, SinkSet};
-use crate::plugin::{FateVerdict, PluginIdentity, Processed};
+use crate::plugin::{Epochs, FateVerdict, Passage, PluginIdentity, Processed};
 
 /// Batches on their way to a lane.
 pub const QUEUE: usize = 4;
@@ -30,7 +31,12 @@ pub trait Step: Send {
     fn identity(&self) -> &PluginIdentity;
 
     /// What becomes of a batch. An error means that the plugin cannot run any more at all.
-    fn process(&mut self, batch: Batch, now_ms: u64) -> anyhow::Result<Processed>;
+    fn process(&mut self, batch: Batch, passage: &Passage) -> anyhow::Result<Processed>;
+
+    /// Whether it may write to the state: then it is told when its messages were read.
+    fn keeps_state(&self) -> bool {
+        false
+    }
 
     /// Guest memory it has now, in bytes.
     fn memory_bytes(&self) -> usize;
@@ -63,6 +69,7 @@ pub struct Lane {
     batches: mpsc::Receiver<Parcel>,
     sinks: Vec<mpsc::Sender<Parcel>>,
     desk: DeskDoor,
+    followers: FollowersDoor,
     parked: HashMap<u64, Parked>,
     due: BTreeSet<(Instant, u64)>,
 }
@@ -75,9 +82,10 @@ impl Lane {
         batches: mpsc::Receiver<Parcel>,
         sinks: Vec<mpsc::Sender<Parcel>>,
         desk: DeskDoor,
+        followers: FollowersDoor,
     ) -> Lane {
         let (parked, due) = (HashMap::new(), BTreeSet::new());
-        Lane { shared, steps, memory: 0, mailbox, batches, sinks, desk, parked, due }
+        Lane { shared, steps, memory: 0, mailbox, batches, sinks, desk, followers, parked, due }
     }
 
     /// Runs until no more batches come and everything has been sent on. Plugin calls block the
@@ -116,7 +124,12 @@ impl Lane {
             }
             let now_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
             let step = &mut self.steps[stage];
-            let (passed, parents, asides) = held.advance(|batch| step.process(batch, now_ms))?;
+            let epochs = match step.keeps_state() && !self.shared.positions_last {
+                true => held.epochs(),
+                false => Epochs::None,
+            };
+            let passage = Passage { now_ms, claim: held.claim(), epochs };
+            let (passed, parents, asides) = held.advance(|batch| step.process(batch, &passage))?;
             self.note_memory();
             held = self.deal_with(&origin, passed, &parents, asides, stage, attempts).await;
             attempts = 0;
@@ -176,6 +189,9 @@ impl Lane {
                         attempts + 1,
                     )
                     .await;
+                }
+                FateVerdict::Duplicate(of) => {
+                    self.followers.follow(origin, held, of, self.steps[stage].identity()).await;
                 }
                 // The ledger has settled these already.
                 FateVerdict::Dropped => drop(held),

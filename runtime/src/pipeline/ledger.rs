@@ -19,6 +19,7 @@ use super::budget::Budget;
 use crate::dead_letters::replay;
 use crate::message::{Batch, Message, Position, Row};
 use crate::sources::{CommitKind, Replayed, SettledAs, SettledRow};
+use crate::state::{Ending, Ticket};
 
 pub use held::{Aside, Held};
 
@@ -79,11 +80,14 @@ pub struct Committable {
     pub positions: Vec<Position>,
     /// For [`CommitKind::Each`].
     pub rows: Vec<SettledRow>,
+    /// Source messages for which plugins wrote state, and how they ended. To be final and durable
+    /// before the rest is committed.
+    pub ended: Vec<(Ticket, Ending)>,
 }
 
 impl Committable {
     pub fn is_empty(&self) -> bool {
-        self.positions.is_empty() && self.rows.is_empty()
+        self.positions.is_empty() && self.rows.is_empty() && self.ended.is_empty()
     }
 }
 
@@ -114,6 +118,8 @@ struct Feed {
     kind: CommitKind,
     /// Rows settled since they were last taken, for [`CommitKind::Each`].
     settled: Vec<SettledRow>,
+    /// See [`Committable::ended`].
+    ended: Vec<(Ticket, Ending)>,
     /// Claims of it that are still in `claims`.
     claims: usize,
     /// Claims with a row in flight.
@@ -140,6 +146,8 @@ struct Claim {
     replays: Vec<Replayed>,
     /// Reasons of dead-lettered rows, for [`CommitKind::Each`].
     reasons: HashMap<u32, String>,
+    /// Rows that plugins wrote state for.
+    staged: HashSet<u32>,
 }
 
 /// A source message as it was read.
@@ -203,6 +211,7 @@ impl Ledger {
             name: name.to_owned(),
             kind,
             settled: Vec::new(),
+            ended: Vec::new(),
             claims: 0,
             unsettled_claims: 0,
             changed: Arc::clone(&changed),
@@ -253,6 +262,7 @@ impl Ledger {
             opened_at_ms: jiff::Timestamp::now().as_millisecond(),
             replays,
             reasons: HashMap::new(),
+            staged: HashSet::new(),
         }));
         let claim = state.first_claim + state.claims.len() as u64 - 1;
         drop(state);
@@ -322,8 +332,12 @@ impl Ledger {
     /// in their partition is settled.
     pub fn take_committable(&self, feed: FeedId) -> Committable {
         let mut state = self.state();
-        let mut committable =
-            Committable { rows: std::mem::take(&mut state.feeds[feed.0].settled), ..Default::default() };
+        let this = &mut state.feeds[feed.0];
+        let mut committable = Committable {
+            rows: std::mem::take(&mut this.settled),
+            ended: std::mem::take(&mut this.ended),
+            ..Default::default()
+        };
         if state.feeds[feed.0].kind == CommitKind::UpTo {
             committable.positions = state.take_positions(feed.0);
         }
@@ -450,6 +464,14 @@ impl State {
                 continue;
             }
             claim.unsettled -= 1;
+            if claim.staged.remove(&row.claim_row) {
+                let ending = match *outcome {
+                    RowOutcome { returned: true, .. } => Ending::Returned,
+                    RowOutcome { dead_lettered: true, delivered: false, .. } => Ending::DeadLettered,
+                    RowOutcome { .. } => Ending::Done,
+                };
+                feed.ended.push((Ticket { claim: number, row: row.claim_row }, ending));
+            }
             if feed.kind == CommitKind::Each {
                 feed.settled.push(SettledRow {
                     position: claim.original.rows()[index].position,
@@ -469,7 +491,7 @@ impl State {
             feed.unsettled_claims -= 1;
             feed.latencies.push(claim.opened.elapsed());
         }
-        if claim.unsettled == 0 || !feed.settled.is_empty() {
+        if claim.unsettled == 0 || !feed.settled.is_empty() || !feed.ended.is_empty() {
             feed.changed.notify_one();
         }
     }

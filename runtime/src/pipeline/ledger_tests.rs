@@ -22,7 +22,7 @@ fn batch(partition: u32, from: u64, count: u64) -> Batch {
 
 fn pass(batch: Batch) -> Result<Processed, std::convert::Infallible> {
     let parents = (0..batch.len() as u32).collect();
-    Ok(Processed { batch, parents, fates: Vec::new() })
+    Ok(Processed { batch, parents, ..Processed::default() })
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn p2_a_message_that_a_plugin_call_forgets_is_a_leak() {
         let mut rows = batch.take_rows();
         rows.truncate(2);
         batch.set_rows(rows);
-        Ok::<_, std::convert::Infallible>(Processed { batch, parents: vec![0, 1], fates: Vec::new() })
+        Ok::<_, std::convert::Infallible>(Processed { batch, parents: vec![0, 1], ..Processed::default() })
     };
     let (held, _, _) = held.advance(forgets).unwrap();
     held.delivered_for_test();

@@ -5,6 +5,7 @@
 //! - [`lane`]: takes batches through the plugins
 //! - [`deliver`]: writes to a sink, again and again if need be
 //! - [`desk`]: gives up what cannot be delivered
+//! - [`followers`]: what was dropped because of a message in flight
 //! - [`commit`]: tells the source what is settled
 //!
 //! and what they share: [`ledger`] (P1, P2, P11), [`budget`] (P6), [`retry`], [`status`]. New plugins
@@ -15,6 +16,7 @@ pub mod budget;
 pub mod commit;
 pub mod deliver;
 pub mod desk;
+pub mod followers;
 pub mod ingest;
 pub mod lane;
 pub mod ledger;
@@ -37,11 +39,13 @@ use crate::message::{Row, SinkSet};
 use crate::observe::metrics::Metrics;
 use crate::sinks::{Sink, SinkTraits};
 use crate::sources::OpenSource;
+use crate::state::States;
 
 use budget::Budget;
 use commit::Commit;
 use deliver::{Delivery, Parcel};
 use desk::{Desk, DeskDoor, Origin};
+use followers::Followers;
 use ingest::{Feeder, Ingest, SharedProgress};
 use lane::{Lane, Step};
 use ledger::{FeedId, Ledger, Snapshot};
@@ -64,6 +68,10 @@ pub struct Parts {
     /// The plugins of each lane; at least one lane.
     pub lanes: Vec<Vec<Box<dyn Step>>>,
     pub writer: Box<dyn DeadLetterWriter>,
+    /// Of the plugins.
+    pub states: Arc<States>,
+    /// A position of the source never stands for another message, not even after a restart.
+    pub positions_last: bool,
     pub budget: Arc<Budget>,
     pub metrics: Arc<Metrics>,
 }
@@ -83,6 +91,9 @@ pub struct Shared {
     pub budget: Arc<Budget>,
     pub waits: Waits,
     pub metrics: PipelineMetrics,
+    pub states: Arc<States>,
+    /// See [`Parts::positions_last`].
+    pub positions_last: bool,
     sink_names: Vec<String>,
     /// The `route` of each sink.
     routes: Vec<Option<String>>,
@@ -174,6 +185,8 @@ pub fn start(parts: Parts, stop: CancellationToken) -> Running {
         budget: Arc::clone(&parts.budget),
         waits: Waits::default(),
         metrics,
+        states: Arc::clone(&parts.states),
+        positions_last: parts.positions_last,
         sink_names,
         routes,
         sinks_without_route,
@@ -235,6 +248,8 @@ impl Supervisor {
             commits: JoinSet::new(),
         };
         supervisor.work(desk.run());
+        let (followers_door, followers) = Followers::new(door.clone());
+        supervisor.work(followers.run());
         let mut sinks = Vec::new();
         for (number, SinkPart { name, common, traits, sink }) in parts.sinks.into_iter().enumerate() {
             let (sender, parcels) = mpsc::channel(deliver::QUEUE);
@@ -247,7 +262,8 @@ impl Supervisor {
             let (sender, batches) = mpsc::channel(lane::QUEUE);
             supervisor.lanes.push(sender);
             let (shared, mailbox) = (Arc::clone(&shared), Arc::clone(mailbox));
-            let lane = Lane::new(shared, steps, mailbox, batches, sinks.clone(), door.clone());
+            let (sinks, door, followers) = (sinks.clone(), door.clone(), followers_door.clone());
+            let lane = Lane::new(shared, steps, mailbox, batches, sinks, door, followers);
             supervisor.lane(number, lane);
         }
         supervisor.feed(parts.source, parts.ordering, progress, None);
@@ -414,3 +430,6 @@ impl Supervisor {
 #[cfg(test)]
 #[path = "pipeline_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod deduplicate_tests;

@@ -14,7 +14,7 @@ use crate::config::units::Interval;
 use crate::config::{OnUnavailable, Strategy};
 use crate::dead_letters::{DeadLetter, Stage};
 use crate::message::{Batch, BatchBuilder, Message, MessageRef, Position};
-use crate::plugin::{Fate, FateVerdict, PluginIdentity, Processed};
+use crate::plugin::{Fate, FateVerdict, Passage, PluginIdentity, Processed};
 use crate::sinks::{CallError, Outcome, Outcomes};
 use crate::sources::{CommitKind, Committer, Read, ReadBatch, ReadLimit, Reader};
 
@@ -165,7 +165,7 @@ impl Step for NumberStep {
         &self.identity
     }
 
-    fn process(&mut self, mut batch: Batch, _now_ms: u64) -> anyhow::Result<Processed> {
+    fn process(&mut self, mut batch: Batch, _: &Passage) -> anyhow::Result<Processed> {
         let mut processed = Processed::default();
         let mut rows = Vec::new();
         let numbers: Vec<u64> = batch.messages().map(|message| number(&message)).collect();
@@ -291,6 +291,8 @@ fn world(case: &Case) -> World {
             .collect(),
         lanes: steps.iter().map(|steps| steps.iter().map(boxed).collect()).collect(),
         writer: Box::new(LetterLog { log: Arc::clone(&letters), failures: 2 }),
+        states: States::in_memory(),
+        positions_last: true,
         budget: Arc::new(Budget::new(16 << 10)),
         metrics: Arc::new(Metrics::new()),
     };
@@ -497,12 +499,12 @@ impl Step for Forgetful {
         self.0.identity()
     }
 
-    fn process(&mut self, mut batch: Batch, _now_ms: u64) -> anyhow::Result<Processed> {
+    fn process(&mut self, mut batch: Batch, _: &Passage) -> anyhow::Result<Processed> {
         let mut rows = batch.take_rows();
         rows.pop();
         let parents = (0..rows.len() as u32).collect();
         batch.set_rows(rows);
-        Ok(Processed { batch, parents, fates: Vec::new() })
+        Ok(Processed { batch, parents, ..Processed::default() })
     }
 
     fn memory_bytes(&self) -> usize {

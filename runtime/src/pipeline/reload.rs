@@ -13,12 +13,14 @@ use std::time::Duration;
 use tokio::signal::unix::Signal;
 use tokio::time::MissedTickBehavior;
 
+use super::Running;
 use super::assemble::Host;
 use super::lane::Step;
 use super::swap::Mailbox;
 use crate::config::report::{Located, Report};
 use crate::config::{self, Environment, Pipeline, Reading};
 use crate::plugin::{Plugin, PluginCode, PluginScope, PluginSpec, Reload};
+use crate::state::States;
 
 /// How often files of plugins are looked at. One is taken when two looks have seen it alike, so that
 /// a file that is still written is left alone.
@@ -51,6 +53,7 @@ pub struct Reloader {
     started: Started,
     host: Host,
     source: Arc<str>,
+    states: Arc<States>,
     mailboxes: Vec<Arc<Mailbox>>,
     /// The plugins that run, or that lanes are about to take.
     running: Vec<Plugin>,
@@ -77,12 +80,15 @@ enum Refused {
 }
 
 impl Reloader {
-    pub fn new(started: Started, host: Host, source: &str, mailboxes: Vec<Arc<Mailbox>>) -> Reloader {
+    /// `source` is the name of its source.
+    pub fn new(started: Started, host: Host, source: &str, pipeline: &Running) -> Reloader {
+        let (states, mailboxes) = (Arc::clone(&pipeline.shared.states), pipeline.mailboxes.clone());
         let (running, read) = (started.plugins.clone(), started.read.clone());
         for plugin in &running {
             show(&host, &started.name, None, plugin);
         }
-        Reloader { started, host, source: source.into(), mailboxes, running, read, watched: BTreeMap::new() }
+        let (source, watched) = (source.into(), BTreeMap::new());
+        Reloader { started, host, source, states, mailboxes, running, read, watched }
     }
 
     /// Runs until it is dropped. `hangups` are SIGHUPs.
@@ -186,6 +192,7 @@ impl Reloader {
         let started = beside(move || {
             let lane = |_| {
                 let step = |(at, plugin, scope): &(usize, Plugin, PluginScope)| {
+                    scope.states.open(plugin.spec().grants.spaces()).map_err(Refused::Other)?;
                     let instance = plugin.instantiate(scope.clone()).map_err(Refused::Other)?;
                     Ok((*at, Box::new(instance) as Box<dyn Step>))
                 };
@@ -241,6 +248,8 @@ impl Reloader {
             pipeline: Arc::clone(&self.started.name),
             source: Arc::clone(&self.source),
             metrics: self.host.metrics.plugin(&self.started.name, &plugin.identity().step),
+            states: Arc::clone(&self.states),
+            determined: None,
         }
     }
 }

@@ -12,7 +12,7 @@ wasmtime::component::bindgen!({
 pub use exports::millstream::plugin::processor::Guest as Processor;
 pub use millstream::plugin::log::Level;
 pub use millstream::plugin::types::{Batch as Columns, Description, Outcome, Reads, Reason};
-pub use millstream::plugin::{log, lookup, types};
+pub use millstream::plugin::{clock, http, log, lookup, metrics, random, state, types};
 
 /// The interface that makes a component a plugin, without its version.
 pub const PROCESSOR: &str = "millstream:plugin/processor";

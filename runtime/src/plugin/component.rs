@@ -183,7 +183,7 @@ fn check_contract(component: &Component) -> Result<bool, Wrong> {
     };
     check_version(version)?;
     let mut wants_wasi = false;
-    let known = ["log", "lookup", "types"];
+    let known = ["log", "lookup", "clock", "random", "state", "http", "metrics", "types"];
     for (name, _) in component.imports(engine) {
         if name.starts_with("wasi:") {
             wants_wasi = true;
@@ -194,9 +194,10 @@ fn check_contract(component: &Component) -> Result<bool, Wrong> {
             _ => {
                 return Err((
                     format!("imports {name}, which this millstream does not have"),
-                    "remove the dependency that wants it; a plugin can import millstream:plugin/log and \
-                     millstream:plugin/lookup"
-                        .to_owned(),
+                    format!(
+                        "remove the dependency that wants it; a plugin can import {CONTRACT} with {}",
+                        known.join(", ")
+                    ),
                 ));
             }
         }

@@ -17,11 +17,11 @@ use crate::config::units::{ByteSize, Interval};
 pub(super) enum Stop {
     #[error("ran longer than {}", Interval(*.0))]
     Timeout(Duration),
-    #[error("spent more than {} in lookups", Interval(*.0))]
+    #[error("spent more than {} in calls to the host", Interval(*.0))]
     HostTime(Duration),
     #[error("wrote more than {0} of log")]
     Log(ByteSize),
-    #[error("asked for more than {0} of looked up rows at once")]
+    #[error("asked for more than {0} of rows or values at once")]
     Lookup(ByteSize),
     #[error("gave back more than {0} for one message")]
     Output(ByteSize),

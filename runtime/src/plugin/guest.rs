@@ -1,4 +1,4 @@
-//! What the host keeps beside each guest: its limits (P7), its clock, its log, its tables.
+//! What the host keeps beside each guest: its limits (P7), its clock, its log, what it is granted.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,6 +6,10 @@ use std::time::{Duration, Instant};
 use wasmtime::{ResourceLimiter, StoreContextMut, UpdateDeadline};
 
 use super::Limits;
+use super::bindings::metrics::Point;
+use super::capabilities::Capabilities;
+use super::capabilities::clock::Determined;
+use super::capabilities::state::Keeping;
 use super::engine::{MAX_CORE_INSTANCES, MAX_MEMORIES, MAX_TABLE_ELEMENTS, MAX_TABLES, TICK};
 use super::fault::Stop;
 use super::log::LogBuffer;
@@ -16,16 +20,28 @@ pub(super) struct Guest {
     pub memory: Memory,
     pub clock: Clock,
     pub log: LogBuffer,
+    pub capabilities: Arc<Capabilities>,
     pub tables: Arc<Granted>,
+    /// Time of the batch, milliseconds since 1970-01-01T00:00:00Z.
+    pub now_ms: i64,
+    pub determined: Option<Determined>,
+    pub keeping: Keeping,
+    /// What a call adds to the plugin's own metrics.
+    pub points: Vec<Point>,
 }
 
 impl Guest {
-    pub fn new(limits: &Limits, tables: Arc<Granted>) -> Guest {
+    pub fn new(limits: &Limits, capabilities: &Arc<Capabilities>) -> Guest {
         Guest {
             memory: Memory { limit: limits.memory.as_usize(), ..Memory::default() },
             clock: Clock::new(),
             log: LogBuffer::default(),
-            tables,
+            capabilities: Arc::clone(capabilities),
+            tables: capabilities.tables.current(),
+            now_ms: 0,
+            determined: None,
+            keeping: Keeping::default(),
+            points: Vec::new(),
         }
     }
 }
@@ -102,23 +118,29 @@ impl ResourceLimiter for Memory {
 pub(super) struct Clock {
     started: Instant,
     in_host: Duration,
+    /// In host calls whose time is limited in another way.
+    waited: Duration,
     limit: Duration,
 }
 
 impl Clock {
     fn new() -> Clock {
-        Clock { started: Instant::now(), in_host: Duration::ZERO, limit: Duration::ZERO }
+        Clock::of(Duration::ZERO)
+    }
+
+    fn of(limit: Duration) -> Clock {
+        Clock { started: Instant::now(), in_host: Duration::ZERO, waited: Duration::ZERO, limit }
     }
 
     /// Starts a call that may take `limit`; returns the ticks until its end is to be looked at.
     pub fn start(&mut self, limit: Duration) -> u64 {
-        *self = Clock { started: Instant::now(), in_host: Duration::ZERO, limit };
+        *self = Clock::of(limit);
         ticks(limit)
     }
 
     /// Time since the start, without host calls.
     pub fn in_guest(&self) -> Duration {
-        self.started.elapsed().saturating_sub(self.in_host)
+        self.started.elapsed().saturating_sub(self.in_host + self.waited)
     }
 
     /// Runs a host call.
@@ -133,6 +155,17 @@ impl Clock {
         if clock.in_host > clock.limit {
             return Err(Stop::HostTime(clock.limit).into());
         }
+        result
+    }
+
+    /// Runs a host call that waits for others, and limits that time itself.
+    pub fn waiting<T>(
+        guest: &mut Guest,
+        call: impl FnOnce(&mut Guest) -> wasmtime::Result<T>,
+    ) -> wasmtime::Result<T> {
+        let entered = Instant::now();
+        let result = call(guest);
+        guest.clock.waited += entered.elapsed();
         result
     }
 }

@@ -9,7 +9,6 @@ use super::component::{Code, Loaded};
 use super::engine::PluginEngine;
 use super::fault::fault_of;
 use super::instance::{START_OUTPUT, START_TIME, start_store};
-use super::tables::Tables;
 use super::{Limits, LoadError, PluginCode};
 use crate::config::problem::Problem;
 
@@ -88,8 +87,7 @@ pub fn inspect(engine: &PluginEngine, code: &PluginCode) -> Result<Inspection, L
 
 fn describe(engine: &PluginEngine, loaded: &Loaded) -> Result<Description, String> {
     let pre = engine.link(loaded).map_err(|error| format!("does not keep the plugin contract: {error:#}"))?;
-    let tables = Tables::default();
-    let mut store = start_store(&pre, &Limits::default(), Arc::new(tables).current());
+    let mut store = start_store(&pre, &Limits::default(), &Arc::default());
     let mut call = || {
         let ticks = store.data_mut().clock.start(START_TIME);
         store.set_epoch_deadline(ticks);
@@ -104,7 +102,12 @@ fn in_words(import: &str) -> &'static str {
     let interface = import.strip_prefix(CONTRACT).and_then(|rest| rest.split('@').next());
     match interface {
         Some("log") => "writes to the log of the host, so much as its limit allows",
-        Some("lookup") => "looks up tables that the pipeline grants by name",
+        Some("lookup") => "looks up tables that the pipeline grants by name (grants.lookup)",
+        Some("clock") => "asks for the time of day (grants.clock)",
+        Some("random") => "asks for random bytes (grants.random)",
+        Some("state") => "keeps keys and values in spaces that the pipeline grants by name (grants.state)",
+        Some("http") => "sends requests to servers that the pipeline grants by name (grants.http)",
+        Some("metrics") => "has counters and histograms of its own (grants.metrics)",
         _ if import.starts_with("wasi:") => "is there for its language and traps when it is called",
         _ => "is not known to this host",
     }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use wasmtime::Store;
 
 use super::bindings::{Columns, Description, Outcome, PluginPre, Processor, Reads, types::ConfigError};
+use super::capabilities::Capabilities;
+use super::capabilities::state::{Epochs, Staged};
 use super::component::Code;
 use super::convert;
 use super::division::{Division, Pace};
@@ -14,13 +16,16 @@ use super::fault::{Stop, fault_of};
 use super::guest::{Guest, Refused, deadline};
 use super::log::{Speaker, printable};
 use super::outcome::{Assembly, Tally};
-use super::tables::{Granted, Tables};
-use super::{Fault, FaultKind, Limits, LoadError, PluginCode, PluginIdentity, PluginSpec, Processed};
+use super::{
+    Determined, FateVerdict, Fault, FaultKind, Limits, LoadError, PluginCode, PluginIdentity, PluginSpec,
+    Processed,
+};
 use crate::config::problem::Problem;
 use crate::config::units::ByteSize;
 use crate::message::{Batch, Row};
 use crate::observe::metrics::PluginMetrics;
 use crate::pipeline::lane::Step;
+use crate::state::{Ending, States, Ticket};
 
 /// Time that a plugin has to start: its constructors, `describe` and `configure` each. A schema of
 /// 1.5 MiB takes half a second.
@@ -50,7 +55,7 @@ struct Inner {
     reads: Reads,
     pre: PluginPre<Guest>,
     config: String,
-    tables: Arc<Tables>,
+    capabilities: Arc<Capabilities>,
     /// The guest that proved the configuration good, for the first instance.
     spare: Mutex<Option<Live>>,
 }
@@ -62,6 +67,19 @@ pub struct PluginScope {
     /// Name of the source, which plugins see as metadata.
     pub source: Arc<str>,
     pub metrics: PluginMetrics,
+    pub states: Arc<States>,
+    /// For tests of a plugin.
+    pub determined: Option<Determined>,
+}
+
+/// What a batch is, beside its messages.
+#[derive(Clone, Debug, Default)]
+pub struct Passage {
+    /// The time that plugins see, milliseconds since 1970-01-01T00:00:00Z.
+    pub now_ms: u64,
+    /// Number of the claim that holds it.
+    pub claim: u64,
+    pub epochs: Epochs,
 }
 
 impl PluginEngine {
@@ -72,10 +90,10 @@ impl PluginEngine {
     /// What is wrong with its file, its grants, its limits or its configuration.
     pub fn check(&self, spec: &PluginSpec) -> Result<Plugin, LoadError> {
         let mut problems = limit_problems(spec);
-        let tables = Tables::load(&spec.grants.lookup).map_err(|found| problems.extend(found)).ok();
+        let capabilities = Capabilities::prepare(&spec.grants).map_err(|found| problems.extend(found)).ok();
         let loaded = self.load(spec).map_err(|problem| problems.push(problem)).ok();
         let failed = |problems| LoadError { step: spec.step.clone(), problems };
-        let (Some(tables), Some(loaded), true) = (tables, loaded, problems.is_empty()) else {
+        let (Some(capabilities), Some(loaded), true) = (capabilities, loaded, problems.is_empty()) else {
             return Err(failed(problems));
         };
         let at = match spec.code {
@@ -91,7 +109,7 @@ impl PluginEngine {
             config => config.to_string(),
         };
         let speaker = Speaker { pipeline: None, step: spec.step.as_str().into() };
-        let (live, description) = Live::start(&pre, &tables, spec, &config, &speaker)
+        let (live, description) = Live::start(&pre, &capabilities, spec, &config, &speaker)
             .map_err(|failure| failed(vec![failure.problem(spec, at)]))?;
         let Description { name, version, summary, reads, config_schema } = description;
         if let Some(long) = [&name, &version].into_iter().find(|text| text.len() > MAX_NAME_BYTES) {
@@ -114,7 +132,7 @@ impl PluginEngine {
             reads,
             pre,
             config,
-            tables,
+            capabilities,
             spare: Mutex::new(Some(live)),
         })))
     }
@@ -164,6 +182,11 @@ impl Plugin {
         &self.0.config_schema
     }
 
+    /// Whether it may keep state.
+    pub fn keeps_state(&self) -> bool {
+        !self.0.spec.grants.state.is_empty()
+    }
+
     /// Makes an instance for a lane.
     ///
     /// # Errors
@@ -174,7 +197,7 @@ impl Plugin {
         let mut live = self.0.spare.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         self.0.alive(&mut live, &speaker)?;
         let (columns, pace) = (convert::Columns::default(), Pace::default());
-        Ok(Instance { plugin: self.clone(), scope, speaker, live, columns, pace, overrun_at: None })
+        Ok(Instance { plugin: self.clone(), scope, speaker, live, columns, pace, overrun_at: None, batches: 0 })
     }
 }
 
@@ -225,8 +248,12 @@ fn dotted(pointer: &str) -> String {
 }
 
 /// A store with the limits under which a guest starts.
-pub(super) fn start_store(pre: &PluginPre<Guest>, limits: &Limits, tables: Arc<Granted>) -> Store<Guest> {
-    let mut store = Store::new(pre.engine(), Guest::new(limits, tables));
+pub(super) fn start_store(
+    pre: &PluginPre<Guest>,
+    limits: &Limits,
+    capabilities: &Arc<Capabilities>,
+) -> Store<Guest> {
+    let mut store = Store::new(pre.engine(), Guest::new(limits, capabilities));
     store.limiter(|guest| &mut guest.memory);
     store.epoch_deadline_callback(deadline);
     store.set_hostcall_fuel(START_OUTPUT.as_usize());
@@ -238,12 +265,12 @@ pub(super) fn start_store(pre: &PluginPre<Guest>, limits: &Limits, tables: Arc<G
 impl Live {
     fn start(
         pre: &PluginPre<Guest>,
-        tables: &Arc<Tables>,
+        capabilities: &Arc<Capabilities>,
         spec: &PluginSpec,
         config: &str,
         speaker: &Speaker,
     ) -> Result<(Live, Description), StartFailure> {
-        let mut store = start_store(pre, &spec.limits, tables.current());
+        let mut store = start_store(pre, &spec.limits, capabilities);
         let started = Self::started(&mut store, pre, config);
         let fault = |error| {
             let fault = fault_of(&error, store.data(), START_OUTPUT);
@@ -288,6 +315,8 @@ pub struct Instance {
     pace: Pace,
     /// See [`Step::overrun_at`].
     overrun_at: Option<u64>,
+    /// Given to [`Instance::process`].
+    batches: u64,
 }
 
 impl Instance {
@@ -300,28 +329,62 @@ impl Instance {
         self.live.as_ref().map_or(0, |live| live.store.data().memory.bytes)
     }
 
+    /// [`Instance::process_in`] for a batch of no pipeline: what it writes to its state is final
+    /// at once. `now_ms` is the time that the plugin sees.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn process(&mut self, batch: Batch, now_ms: u64) -> anyhow::Result<Processed> {
+        let claim_rows: Vec<u32> = batch.rows().iter().map(|row| row.claim_row).collect();
+        self.batches += 1;
+        let passage = Passage { now_ms, claim: self.batches, epochs: Epochs::None };
+        let mut processed = self.process_in(batch, &passage)?;
+        for row in std::mem::take(&mut processed.staged.rows) {
+            let ticket = Ticket { claim: passage.claim, row: claim_rows[row as usize] };
+            self.scope.states.settle(ticket, Ending::Done);
+        }
+        for fate in &mut processed.fates {
+            if let FateVerdict::Duplicate(_) = fate.verdict {
+                fate.verdict = FateVerdict::Dropped;
+            }
+        }
+        Ok(processed)
+    }
+
     /// Lends a batch to the plugin, in calls of many messages. A call that fails is divided on fresh
     /// guests until the message that makes it fail stands alone (P4); the others go through, in
-    /// order. `now_ms` is the time that the plugin sees.
+    /// order.
     ///
     /// # Errors
     /// The plugin could not be started again after it had failed. Nothing of the batch is settled.
     pub fn process(&mut self, mut batch: Batch, now_ms: u64) -> anyhow::Result<Processed> {
         let Instance { plugin, scope, speaker, live, columns, pace, overrun_at } = self;
+    pub fn process_in(&mut self, mut batch: Batch, passage: &Passage) -> anyhow::Result<Processed> {
+        let Instance { plugin, scope, speaker, live, columns, pace, .. } = self;
         let inner = &*plugin.0;
         let limits = &inner.spec.limits;
         // Room for the plugin to work in.
         let max_bytes = limits.memory.0 / 8;
-        let tables = inner.tables.current();
+        let tables = inner.capabilities.tables.current();
+        let keeps_state = plugin.keeps_state();
         let input = batch.take_rows();
         let mut assembly = Assembly::new(&batch);
+        let mut staged = Staged::default();
         let mut division = Division::default();
         let mut next = 0;
         while next < input.len() {
             let most = division.rows(pace.rows(), next).min(input.len() - next);
             let (rows, bytes) = columns.fill(&batch, &input[next..next + most], inner.reads, max_bytes);
             let guest = inner.alive(live, speaker)?;
-            guest.store.data_mut().tables = Arc::clone(&tables);
+            let data = guest.store.data_mut();
+            data.tables = Arc::clone(&tables);
+            data.now_ms = passage.now_ms.cast_signed();
+            data.determined.clone_from(&scope.determined);
+            if keeps_state {
+                let rows = &input[next..next + rows];
+                data.keeping.begin(&scope.states, &speaker.step, rows, passage.claim, &passage.epochs);
+            }
+            let fates = assembly.fates_mut().len();
             let result = if columns.rows() == 0 {
                 Err(too_large(bytes, limits.memory))
             } else {
@@ -336,16 +399,26 @@ impl Instance {
                         taken.map_err(Fault::from)
                     },
                 )
+                let columns_sent = columns.as_sent(&batch, passage.now_ms, &scope.source);
+                call(guest, limits, columns_sent, &scope.metrics).and_then(|(outcome, time)| {
+                    pace.took(rows, time);
+                    let taken = assembly.take(outcome, &mut batch, columns, &input, next, limits.output);
+                    taken.map_err(Fault::from)
+                })
             };
+            let data = guest.store.data_mut();
             if result.is_ok() || rows == 1 {
-                guest.store.data_mut().log.flush(speaker, &input[next..next + rows]);
+                data.log.flush(speaker, &input[next..next + rows]);
             }
             match result {
                 Ok(tally) => {
+                    data.keeping.went_well(next, &mut assembly, fates, &mut staged);
+                    scope.metrics.own(&mut data.points);
                     count(&scope.metrics, tally);
                     division.went_well();
                 }
                 Err(fault) => {
+                    data.keeping.failed(next, &mut staged);
                     *live = None;
                     scope.metrics.fault(fault.kind);
                     if rows > 1 {
@@ -363,7 +436,7 @@ impl Instance {
         if live.as_ref().is_some_and(|live| live.store.data().memory.bytes > live.high_water) {
             *live = None;
         }
-        assembly.finish(batch, input)
+        Ok(Processed { staged, ..assembly.finish(batch, input)? })
     }
 }
 
@@ -372,8 +445,12 @@ impl Step for Instance {
         Instance::identity(self)
     }
 
-    fn process(&mut self, batch: Batch, now_ms: u64) -> anyhow::Result<Processed> {
-        Instance::process(self, batch, now_ms)
+    fn process(&mut self, batch: Batch, passage: &Passage) -> anyhow::Result<Processed> {
+        self.process_in(batch, passage)
+    }
+
+    fn keeps_state(&self) -> bool {
+        self.plugin.keeps_state()
     }
 
     fn memory_bytes(&self) -> usize {
@@ -391,7 +468,7 @@ impl Inner {
         let guest = match live.take() {
             Some(guest) => guest,
             None => {
-                let started = Live::start(&self.pre, &self.tables, &self.spec, &self.config, speaker);
+                let started = Live::start(&self.pre, &self.capabilities, &self.spec, &self.config, speaker);
                 let (guest, _) = started.map_err(|failure| {
                     let message = failure.problem(&self.spec, "").message;
                     anyhow::anyhow!("the plugin {} could not be started again: {message}", self.spec.step)
@@ -419,6 +496,7 @@ fn call(
     store.set_hostcall_fuel(output.saturating_add(ROW_BYTES * (rows + 256) + lookups));
     let guest = store.data_mut();
     guest.memory.refused = None;
+    guest.points.clear();
     guest.log.start(limits.log, rows);
     let ticks = guest.clock.start(limits.timeout.0);
     store.set_epoch_deadline(ticks);

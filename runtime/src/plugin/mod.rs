@@ -12,6 +12,7 @@ mod engine;
 mod fault;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod grants;
 mod guest;
 mod inspect;
 mod instance;
@@ -23,7 +24,6 @@ mod tests;
 #[cfg(test)]
 pub use tests::engine as test_engine;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -33,12 +33,17 @@ use serde::Deserialize;
 use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
 use crate::message::{Batch, Row};
+use crate::state::Pending;
 
 pub use bindings::PROCESSOR;
+pub use bindings::metrics::{Measure, Point};
 pub use builtin::{BUILT_INS, BuiltIn};
+pub use capabilities::clock::Determined;
+pub use capabilities::state::{Epochs, Staged};
 pub use engine::{EngineSettings, PluginEngine};
+pub use grants::{Grants, HttpServer, LookupTable, OwnMetrics, StateSpace};
 pub use inspect::{Inspection, inspect};
-pub use instance::{Instance, Plugin, PluginScope};
+pub use instance::{Instance, Passage, Plugin, PluginScope};
 
 /// A plugin as a pipeline names it: what `config/` hands to the engine.
 #[derive(Clone, PartialEq, Debug)]
@@ -107,31 +112,6 @@ impl Default for Limits {
     }
 }
 
-/// What a pipeline grants a plugin; nothing by default (P7).
-#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Grants {
-    /// Tables it may look up, by the name it uses for them.
-    pub lookup: BTreeMap<String, LookupTable>,
-}
-
-/// A table that the host loads and reloads when its file changes.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LookupTable {
-    /// `.csv` with a head, `.json` with an array of objects, or `.ndjson`; relative to the pipeline file.
-    pub file: PathBuf,
-    /// Column or field that is looked up.
-    pub key: String,
-    /// How often the file is looked at for a change.
-    #[serde(default = "reload_default")]
-    pub reload: Interval,
-}
-
-fn reload_default() -> Interval {
-    Interval::secs(10)
-}
-
 /// Who a plugin is, for dead letters and metrics.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, Deserialize)]
 pub struct PluginIdentity {
@@ -150,7 +130,7 @@ pub struct LoadError {
     /// See [`PluginSpec::step`].
     pub step: String,
     /// At least one, each with its place within the `[[plugin]]` section: `/use` or `/wasm` for the
-    /// code, `/sha256`, `/config/...`, `/limits/...`, `/grants/lookup/NAME/file`.
+    /// code, `/sha256`, `/config/...`, `/limits/...`, `/grants/...`.
     pub problems: Vec<Problem>,
 }
 
@@ -178,6 +158,8 @@ pub struct Processed {
     pub parents: Vec<u32>,
     /// Rows of the batch given that do not go on, in order. Every row given is here or in `parents`.
     pub fates: Vec<Fate>,
+    /// What it wrote to its state.
+    pub staged: Staged,
 }
 
 #[derive(Debug)]
@@ -192,6 +174,8 @@ pub struct Fate {
 #[derive(Debug)]
 pub enum FateVerdict {
     Dropped,
+    /// Dropped because of a message in flight, whose fate it shares.
+    Duplicate(Pending),
     Rejected {
         code: String,
         reason: String,

@@ -131,6 +131,11 @@ impl Assembly {
         self.fate(input, parent, FateVerdict::Faulted(fault.into()));
     }
 
+    /// What became so far of the rows that do not go on, in order.
+    pub fn fates_mut(&mut self) -> &mut [Fate] {
+        &mut self.fates
+    }
+
     /// The whole, of the batch and the rows that were taken out of it.
     ///
     /// # Errors
@@ -139,7 +144,7 @@ impl Assembly {
         if self.is_untouched() {
             let parents = (0..input.len() as u32).collect();
             batch.set_rows(input);
-            return Ok(Processed { batch, parents, fates: Vec::new() });
+            return Ok(Processed { batch, parents, ..Processed::default() });
         }
         if !self.headers.is_empty() {
             batch.add_headers(&self.headers);
@@ -151,7 +156,7 @@ impl Assembly {
             anyhow::ensure!(batch.add_arena(arena).is_some(), "a batch went through too many plugins");
         }
         batch.set_rows(self.rows);
-        Ok(Processed { batch, parents: self.parents, fates: self.fates })
+        Ok(Processed { batch, parents: self.parents, fates: self.fates, ..Processed::default() })
     }
 
     fn is_untouched(&self) -> bool {

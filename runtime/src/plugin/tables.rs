@@ -12,6 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::LookupTable;
+use super::capabilities::{line_to_add, quoted};
 use crate::config::problem::Problem;
 use crate::config::units::ByteSize;
 
@@ -43,14 +44,10 @@ impl Granted {
 
     /// What a pipeline lacks for this table.
     pub fn line_to_add(&self, table: &str) -> String {
-        let bare =
-            !table.is_empty() && table.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        let key = if bare { table.to_owned() } else { Value::from(table).to_string() };
-        format!(
-            "the table {table:?} is not granted; add to its [[plugin]]: \
-             grants.lookup.{key} = {{ file = \"{}.csv\", key = \"id\" }}",
-            if bare { table } else { "table" }
-        )
+        let key = quoted(table);
+        let file = if key == table { table } else { "table" };
+        let line = format!("grants.lookup.{key} = {{ file = \"{file}.csv\", key = \"id\" }}");
+        line_to_add(&format!("the table {table:?} is"), &line)
     }
 }
 

@@ -11,7 +11,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 /// The steps from an empty file to the current format; step n makes version n + 1. Steps are only
 /// ever added: an older file goes through those that it has not seen.
-const STEPS: &[&str] = &["
+const STEPS: &[&str] = &[
+    "
     CREATE TABLE pipeline (name TEXT NOT NULL) STRICT;
     CREATE TABLE checkpoints (
         partition TEXT PRIMARY KEY,
@@ -48,7 +49,36 @@ const STEPS: &[&str] = &["
         payload BLOB
     ) STRICT;
     CREATE INDEX dead_letters_by_time ON dead_letters (failed_at_ms);
-"];
+",
+    "
+    -- What plugins keep. The triggers count the bytes of keys and values of each space.
+    CREATE TABLE state_spaces (
+        id INTEGER PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        bytes INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE state (
+        space INTEGER NOT NULL,
+        key BLOB NOT NULL,
+        expires_at_ms INTEGER NOT NULL,
+        partition INTEGER NOT NULL,
+        position_offset INTEGER NOT NULL,
+        epoch INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        PRIMARY KEY (space, key)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX state_by_expiry ON state (expires_at_ms);
+    CREATE TRIGGER state_inserted AFTER INSERT ON state BEGIN
+        UPDATE state_spaces SET bytes = bytes + length(new.key) + length(new.value) WHERE id = new.space;
+    END;
+    CREATE TRIGGER state_updated AFTER UPDATE OF value ON state BEGIN
+        UPDATE state_spaces SET bytes = bytes + length(new.value) - length(old.value) WHERE id = new.space;
+    END;
+    CREATE TRIGGER state_deleted AFTER DELETE ON state BEGIN
+        UPDATE state_spaces SET bytes = bytes - length(old.key) - length(old.value) WHERE id = old.space;
+    END;
+",
+];
 
 /// Marks the file as ours: "mlst".
 const APPLICATION_ID: i32 = 0x6d6c_7374;
@@ -112,6 +142,14 @@ impl Database {
     /// Runs `body` on a connection that cannot write.
     pub fn read<T>(&self, body: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> anyhow::Result<T> {
         body(&lock(&self.reader)).map_err(|error| explain(error, &self.path))
+    }
+
+    /// Another connection that cannot write, for one who reads often and is not to wait for others.
+    pub fn reading_connection(&self) -> anyhow::Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        Connection::open_with_flags(&self.path, flags)
+            .and_then(|connection| connection.busy_timeout(BUSY_TIMEOUT).map(|()| connection))
+            .map_err(|error| explain(error, &self.path))
     }
 
     /// Gives disk space that deleted rows had back to the file system, a few megabytes at most so

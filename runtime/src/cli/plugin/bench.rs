@@ -157,7 +157,7 @@ struct Subject {
 
 impl Subject {
     fn of(plugin: &Plugin) -> anyhow::Result<Subject> {
-        let (instance, metrics) = test::start(plugin)?;
+        let (instance, metrics) = test::World::new().start(plugin)?;
         Ok(Subject { instance, metrics, messages: 0 })
     }
 

@@ -110,7 +110,7 @@ pub fn outcomes(input: &Batch, processed: &Processed) -> anyhow::Result<Vec<Outc
             Ok(Outcome::Refused { verdict, code: code.to_owned(), reason: reason.to_owned(), message })
         };
         outcomes[fate.parent as usize] = Some(match &fate.verdict {
-            FateVerdict::Dropped => Outcome::Dropped,
+            FateVerdict::Dropped | FateVerdict::Duplicate(_) => Outcome::Dropped,
             FateVerdict::Rejected { code, reason } => refused("reject", code, reason)?,
             FateVerdict::Retry { code, reason } => refused("retry", code, reason)?,
             FateVerdict::Faulted(fault) => refused("fault", fault.kind.as_str(), &fault.message)?,

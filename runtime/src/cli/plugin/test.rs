@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use clap::Args;
@@ -16,7 +17,8 @@ use super::section;
 use super::toolchain::Way;
 use crate::message::Batch;
 use crate::observe::metrics::{Metrics, PluginMetrics};
-use crate::plugin::{Instance, Plugin, PluginScope};
+use crate::plugin::{Determined, Instance, Plugin, PluginScope};
+use crate::state::States;
 
 /// Run a plugin over its fixtures, in the engine and with the limits of production.
 ///
@@ -93,16 +95,35 @@ impl Test {
     }
 }
 
-/// An instance without a pipeline, and what is counted of it.
-pub fn start(plugin: &Plugin) -> anyhow::Result<(Instance, PluginMetrics)> {
-    let metrics = Metrics::new().plugin("test", &plugin.identity().step);
-    let scope = PluginScope { pipeline: "test".into(), source: "test".into(), metrics: metrics.clone() };
-    Ok((plugin.instantiate(scope)?, metrics))
+/// What outlives an instance: its state, and the chance that it meets.
+pub struct World {
+    states: Arc<States>,
+    random: Determined,
+}
+
+impl World {
+    /// The same each time.
+    pub fn new() -> World {
+        World { states: States::in_memory(), random: Arc::new(Mutex::new(StdRng::seed_from_u64(0))) }
+    }
+
+    /// An instance without a pipeline, and what is counted of it.
+    pub fn start(&self, plugin: &Plugin) -> anyhow::Result<(Instance, PluginMetrics)> {
+        let metrics = Metrics::new().plugin("test", &plugin.identity().step);
+        let scope = PluginScope {
+            pipeline: "test".into(),
+            source: "test".into(),
+            metrics: metrics.clone(),
+            states: Arc::clone(&self.states),
+            determined: Some(Arc::clone(&self.random)),
+        };
+        Ok((plugin.instantiate(scope)?, metrics))
+    }
 }
 
 /// Gives all messages to a plugin at once: what becomes of each, and what goes on.
 pub fn pass(plugin: &Plugin, input: Batch) -> anyhow::Result<(Vec<Outcome>, Batch)> {
-    let (mut instance, _) = start(plugin)?;
+    let (mut instance, _) = World::new().start(plugin)?;
     let processed = instance.process(input.clone(), NOW_MS)?;
     Ok((fixtures::outcomes(&input, &processed)?, processed.batch))
 }
@@ -115,11 +136,12 @@ fn run(
     mut size: impl FnMut() -> usize,
     mut lose: impl FnMut() -> bool,
 ) -> anyhow::Result<Vec<Outcome>> {
-    let (mut instance, _) = start(plugin)?;
+    let world = World::new();
+    let (mut instance, _) = world.start(plugin)?;
     let (mut outcomes, mut next) = (Vec::new(), 0);
     while next < input.len() {
         if next > 0 && lose() {
-            (instance, _) = start(plugin)?;
+            (instance, _) = world.start(plugin)?;
         }
         let end = input.len().min(next + size().max(1));
         let batch = input.with_rows(input.rows()[next..end].to_vec());

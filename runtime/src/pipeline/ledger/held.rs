@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Ledger, Original, Settlement};
 use crate::message::{Batch, Row, SinkSet};
-use crate::plugin::{Fate, FateVerdict, Processed};
+use crate::plugin::{Epochs, Fate, FateVerdict, Processed};
 
 /// Messages in flight, all of one claim, each counted in the ledger. The only way to settle them.
 #[must_use = "dropping messages unsettled stops the pipeline"]
@@ -56,6 +56,21 @@ impl Held {
         self.ledger.state().claim(self.claim).is_some_and(|claim| !claim.replays.is_empty())
     }
 
+    /// Number of their claim.
+    pub fn claim(&self) -> u64 {
+        self.claim
+    }
+
+    /// When the messages of their claim were read from their source.
+    pub fn epochs(&self) -> Epochs {
+        let state = self.ledger.state();
+        match state.claim(self.claim) {
+            None => Epochs::None,
+            Some(claim) if claim.replays.is_empty() => Epochs::One(claim.opened_at_ms),
+            Some(claim) => Epochs::Each(claim.replays.iter().map(|replay| replay.read_at_ms).collect()),
+        }
+    }
+
     /// The messages without their tickets: the caller makes new `Held`s of all of them.
     fn release(mut self) -> (Batch, u64, Option<usize>, Arc<Ledger>) {
         let batch = std::mem::take(&mut self.batch);
@@ -92,10 +107,10 @@ impl Held {
         let given: Vec<u32> = self.batch.rows().iter().map(|row| row.claim_row).collect();
         // What the plugin is given is a copy of the rows, so that on an error they are still held.
         let mut held = self;
-        let Processed { batch, parents, fates } = process(held.batch.clone())?;
+        let Processed { batch, parents, fates, staged } = process(held.batch.clone())?;
         let Held { ledger, claim, .. } = &held;
         let (ledger, claim) = (Arc::clone(ledger), *claim);
-        let grown = batch.footprint().saturating_sub(held.batch.footprint());
+        let grown = batch.footprint().saturating_sub(held.batch.footprint()) + staged.bytes;
 
         let mut children = vec![0u32; given.len()];
         for &parent in &parents {
@@ -116,6 +131,7 @@ impl Held {
             let mut added = 0;
             let mut forgotten = 0;
             if let Some(claim) = state.claim_mut(claim) {
+                claim.staged.extend(staged.rows.iter().map(|&row| given[row as usize]));
                 for (parent, &count) in children.iter().enumerate() {
                     match count {
                         0 => forgotten += 1,
@@ -216,6 +232,11 @@ impl Held {
     /// They are durable in their sink.
     pub fn delivered(self) {
         self.settle(Settlement::Delivered);
+    }
+
+    /// They are dropped after all.
+    pub fn filtered(self) {
+        self.settle(Settlement::Filtered);
     }
 
     /// They are durable among the dead letters.

@@ -50,6 +50,8 @@ fn scope() -> PluginScope {
         pipeline: "pipeline".into(),
         source: "source".into(),
         metrics: Metrics::new().plugin("pipeline", "test"),
+        states: crate::state::States::in_memory(),
+        determined: None,
     }
 }
 

@@ -1,11 +1,77 @@
-//! What a plugin can ask of the host: its log, and tables that the pipeline grants (P7). All else
-//! is refused: a component that wants WASI gets functions that trap.
+//! What a plugin can ask of the host: its log, and what the pipeline grants (P7). All else is
+//! refused: a component that wants WASI gets functions that trap.
+//!
+//! - here: the log, and tables ([`super::tables`])
+//! - [`clock`]: the time of day, and random bytes
+//! - [`state`]: keys and values that it keeps
+//! - [`http`]: requests
+//! - [`metrics`]: counters and histograms of its own
 
+pub mod clock;
+pub mod http;
+pub mod metrics;
+pub mod state;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use super::bindings::{self, Level, NONE, lookup, types};
 use super::fault::Stop;
+use super::grants::Grants;
 use super::guest::{Clock, Guest};
+use super::tables::Tables;
+use crate::config::problem::Problem;
+use http::Server;
+
+/// What is granted to a plugin, made ready.
+#[derive(Debug, Default)]
+pub(super) struct Capabilities {
+    pub grants: Grants,
+    pub tables: Arc<Tables>,
+    pub servers: BTreeMap<String, Arc<Server>>,
+    /// Names of metrics that the plugin has used.
+    pub names: Mutex<BTreeSet<String>>,
+}
+
+impl Capabilities {
+    /// # Errors
+    /// What is wrong with the grants, each with its place within the `[[plugin]]`.
+    pub fn prepare(grants: &Grants) -> Result<Arc<Capabilities>, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let tables = Tables::load(&grants.lookup).map_err(|found| problems.extend(found)).ok();
+        let mut servers = BTreeMap::new();
+        for (name, granted) in &grants.http {
+            match Server::open(name, granted) {
+                Ok(server) => drop(servers.insert(name.clone(), Arc::new(server))),
+                Err(found) => problems.extend(found),
+            }
+        }
+        match tables {
+            Some(tables) if problems.is_empty() => Ok(Arc::new(Capabilities {
+                grants: grants.clone(),
+                tables,
+                servers,
+                names: Mutex::default(),
+            })),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// What a pipeline lacks, and how it gets it.
+pub(super) fn line_to_add(what: &str, line: &str) -> String {
+    format!("{what} not granted; add to its [[plugin]]: {line}")
+}
+
+/// A name as a key of TOML.
+pub(super) fn quoted(name: &str) -> String {
+    let bare =
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+    if bare { name.to_owned() } else { Value::from(name).to_string() }
+}
 
 /// Link: makes the capabilities known by name, whether granted or not.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> anyhow::Result<()> {
