@@ -22,7 +22,7 @@ lanes = 1
 type = "file"
 path = "in.ndjson"
 codec = "record"
-follow = true
+mode = "follow"
 [[plugin]]
 wasm = "{}"
 {grants}
@@ -129,7 +129,7 @@ fn now_ns() -> u64 {
 #[test]
 fn state_is_kept_over_restarts_and_forgets_what_failed() {
     let folder = Folder::new();
-    let pipeline = pipeline(&folder, "grants.state.space = { size = \"200KiB\" }");
+    let pipeline = pipeline(&folder, "grants.state.space = { size = \"200KiB\" }\ngrants.metrics = {}");
     let large = "x".repeat(64 << 10);
     let rounds = [
         vec![
@@ -275,9 +275,9 @@ fn a_grant_that_cannot_be_used_is_told_with_its_place() {
          grants.http.two = { url = \"http://host\", methods = [], timeout = \"0s\", headers = { host = \"x\" } }\n\
          grants.state.space = { size = \"many\" }\n";
     let (status, _, err) = run(&["check", &pipeline(&folder, grants)]);
-    assert!(!status.success() && err.contains("\"many\" is not a size"), "{err}");
-    let (_, _, err) = run(&["check", &pipeline(&folder, &grants.replace("many", "1KiB"))]);
+    assert!(!status.success());
     for part in [
+        "must be a size like \"64MiB\", found \"many\"",
         "\"ftp://host\" is not the URL of a server",
         "\"get\" is no method",
         "no method is allowed",
@@ -292,7 +292,7 @@ fn a_grant_that_cannot_be_used_is_told_with_its_place() {
 fn p4_a_call_that_is_divided_makes_no_message_its_own_duplicate() {
     let insert = |key: &str| json!({ "do": "insert", "key": key });
     let messages = [insert("a"), insert("b"), json!({ "do": "panic" }), insert("c"), insert("a")];
-    let told = told("grants.state.space = {}", &messages);
+    let told = told("grants.state.space = {}\ngrants.metrics = {}", &messages);
     assert!(told[2].as_str().is_some_and(|text| text.contains("as it was told")), "{}", told[2]);
     let inserted = [&told[0], &told[1], &told[3], &told[4]];
     assert_eq!(inserted.map(|told| told[0].as_bool().expect("one")), [true, true, true, false]);
