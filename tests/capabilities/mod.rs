@@ -301,7 +301,7 @@ fn p4_a_call_that_is_divided_makes_no_message_its_own_duplicate() {
 #[test]
 fn metrics_of_a_plugin_count_calls_that_went_well_and_are_bounded() {
     let folder = Folder::new();
-    let pipeline = pipeline(&folder, "grants.metrics = { names = 3 }");
+    let pipeline = pipeline(&folder, "grants.metrics = { names = 3 }\ngrants.state.space = {}");
     let messages = [
         json!({ "do": "count", "name": "orders" }),
         json!({ "do": "count", "name": "orders" }),
