@@ -133,12 +133,16 @@ impl Disk {
 }
 
 fn purge(transaction: &Transaction<'_>, now_ms: i64) -> rusqlite::Result<usize> {
-    transaction
-        .prepare_cached(
-            "DELETE FROM state WHERE (space, key) IN
-             (SELECT space, key FROM state WHERE expires_at_ms <= ?1 LIMIT ?2)",
-        )?
-        .execute((now_ms, PURGE_ROWS))
+    let expired: Vec<(i64, Vec<u8>)> = transaction
+        .prepare_cached("SELECT space, key FROM state WHERE expires_at_ms <= ?1 LIMIT ?2")?
+        .query_map((now_ms, PURGE_ROWS), |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    // Each by itself: SQLite would look through the whole space for a list of them.
+    let mut remove = transaction.prepare_cached("DELETE FROM state WHERE space = ?1 AND key = ?2")?;
+    for row in &expired {
+        remove.execute((row.0, &row.1))?;
+    }
+    Ok(expired.len())
 }
 
 fn sizes(transaction: &Transaction<'_>) -> rusqlite::Result<Vec<(Arc<str>, u64)>> {

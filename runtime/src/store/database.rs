@@ -87,6 +87,11 @@ const APPLICATION_ID: i32 = 0x6d6c_7374;
 /// with a tool; that should not fail a commit.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Pages in memory, at most; most data folders need a few.
+const CACHE_KIB: i32 = 32 << 10;
+/// Pages of the write-ahead log that are written back together: 32 MiB.
+const WAL_PAGES: i32 = 8000;
+
 /// One connection that writes and one that only reads, so that a long look at the dead letters
 /// does not hold up a commit. All calls block.
 pub struct Database {
@@ -148,7 +153,11 @@ impl Database {
     pub fn reading_connection(&self) -> anyhow::Result<Connection> {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         Connection::open_with_flags(&self.path, flags)
-            .and_then(|connection| connection.busy_timeout(BUSY_TIMEOUT).map(|()| connection))
+            .and_then(|connection| {
+                connection.busy_timeout(BUSY_TIMEOUT)?;
+                connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+                Ok(connection)
+            })
             .map_err(|error| explain(error, &self.path))
     }
 
@@ -210,6 +219,10 @@ fn prepare_writer(connection: &mut Connection, steps: &[&str]) -> Result<(), Set
         connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     }
     connection.pragma_update(None, "journal_mode", "WAL")?;
+    // Keys of state come in no order, so a commit touches about as many pages as it has keys: a page
+    // that is kept need not be read again, and one that changes often is written back seldom.
+    connection.pragma_update(None, "cache_size", -CACHE_KIB)?;
+    connection.pragma_update(None, "wal_autocheckpoint", WAL_PAGES)?;
     // A commit is on the disk when it returns, also with WAL.
     connection.pragma_update(None, "synchronous", "FULL")?;
     for (step, version) in steps.iter().zip(1..).skip(done) {
