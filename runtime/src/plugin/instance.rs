@@ -197,7 +197,16 @@ impl Plugin {
         let mut live = self.0.spare.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
         self.0.alive(&mut live, &speaker)?;
         let (columns, pace) = (convert::Columns::default(), Pace::default());
-        Ok(Instance { plugin: self.clone(), scope, speaker, live, columns, pace, overrun_at: None, batches: 0 })
+        Ok(Instance {
+            plugin: self.clone(),
+            scope,
+            speaker,
+            live,
+            columns,
+            pace,
+            overrun_at: None,
+            batches: 0,
+        })
     }
 }
 
@@ -357,10 +366,8 @@ impl Instance {
     ///
     /// # Errors
     /// The plugin could not be started again after it had failed. Nothing of the batch is settled.
-    pub fn process(&mut self, mut batch: Batch, now_ms: u64) -> anyhow::Result<Processed> {
-        let Instance { plugin, scope, speaker, live, columns, pace, overrun_at } = self;
     pub fn process_in(&mut self, mut batch: Batch, passage: &Passage) -> anyhow::Result<Processed> {
-        let Instance { plugin, scope, speaker, live, columns, pace, .. } = self;
+        let Instance { plugin, scope, speaker, live, columns, pace, overrun_at, .. } = self;
         let inner = &*plugin.0;
         let limits = &inner.spec.limits;
         // Room for the plugin to work in.
@@ -388,19 +395,12 @@ impl Instance {
             let result = if columns.rows() == 0 {
                 Err(too_large(bytes, limits.memory))
             } else {
-                call(guest, limits, columns.as_sent(&batch, now_ms, &scope.source), &scope.metrics).and_then(
-                    |(outcome, time)| {
-                        let overruns = |row: &Row| Some(row.position.record) == *overrun_at;
-                        if input[next..next + rows].iter().any(overruns) {
-                            return Err(Fault::from(Stop::Timeout(limits.timeout.0)));
-                        }
-                        pace.took(rows, time);
-                        let taken = assembly.take(outcome, &mut batch, columns, &input, next, limits.output);
-                        taken.map_err(Fault::from)
-                    },
-                )
                 let columns_sent = columns.as_sent(&batch, passage.now_ms, &scope.source);
                 call(guest, limits, columns_sent, &scope.metrics).and_then(|(outcome, time)| {
+                    let overruns = |row: &Row| Some(row.position.record) == *overrun_at;
+                    if input[next..next + rows].iter().any(overruns) {
+                        return Err(Fault::from(Stop::Timeout(limits.timeout.0)));
+                    }
                     pace.took(rows, time);
                     let taken = assembly.take(outcome, &mut batch, columns, &input, next, limits.output);
                     taken.map_err(Fault::from)

@@ -144,6 +144,8 @@ impl Case<'_> {
         let host = Host { engine: Arc::clone(self.engine), metrics: Arc::new(Metrics::new()) };
         let folder = DataFolder::open(folder, name)?;
         let mut parts = assemble(pipeline, &folder, &host, None)?;
+        // Those of the test's source do, whatever the pipeline's own is.
+        parts.positions_last = true;
         parts.writer = self.world.letter_writer();
         for lane in &mut parts.lanes {
             let steps = std::mem::take(lane).into_iter().enumerate();

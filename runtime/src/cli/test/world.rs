@@ -15,7 +15,7 @@ use crate::config::test_section::Answered;
 use crate::dead_letters::{DeadLetter, DeadLetterWriter};
 use crate::message::{Batch, BatchBuilder, MessageRef, Position};
 use crate::pipeline::lane::Step;
-use crate::plugin::{PluginIdentity, Processed};
+use crate::plugin::{Passage, PluginIdentity, Processed};
 use crate::sinks::{self, CallError, Outcome, Outcomes, Sink, SinkConfig, SinkContext, SinkTraits};
 use crate::sources::{
     CommitKind, Committer, OpenSource, Read, ReadBatch, ReadLimit, Reader, RejectedRow, Replay, SourceConfig,
@@ -338,11 +338,15 @@ impl Step for TestStep {
         self.step.identity()
     }
 
-    fn process(&mut self, batch: Batch, _now_ms: u64) -> anyhow::Result<Processed> {
+    fn process(&mut self, batch: Batch, passage: &Passage) -> anyhow::Result<Processed> {
         if batch.rows().iter().any(|row| Some(row.position.record) == self.overruns) {
             *lock(&self.world.0.overran[self.number]) = true;
         }
-        self.step.process(batch, self.now_ms)
+        self.step.process(batch, &Passage { now_ms: self.now_ms, ..passage.clone() })
+    }
+
+    fn keeps_state(&self) -> bool {
+        self.step.keeps_state()
     }
 
     fn memory_bytes(&self) -> usize {
