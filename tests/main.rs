@@ -2,6 +2,7 @@
 
 mod authors;
 mod backpressure;
+mod bench;
 mod capabilities;
 mod cases;
 mod cli;

@@ -1,5 +1,6 @@
 //! The command line: one file a verb.
 
+mod bench;
 mod check;
 mod checkpoint;
 mod components;
@@ -32,6 +33,7 @@ enum Command {
     Run(run::Run),
     Check(check::Check),
     Test(test::Test),
+    Bench(bench::Bench),
     Dlq(dlq::Dlq),
     Checkpoint(checkpoint::Checkpoint),
     Components(components::Components),
@@ -51,6 +53,7 @@ impl Cli {
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
             Command::Test(test) => test.run(),
+            Command::Bench(bench) => bench.run(),
             Command::Dlq(dlq) => dlq.run(),
             Command::Checkpoint(checkpoint) => checkpoint.run(),
             Command::Components(components) => components.run(),
