@@ -1,7 +1,7 @@
 //! `millstream test`: the tests in pipeline files, the faults they ask for, and what is printed when
 //! they fail.
 
-use crate::support::{Folder, millstream, repository};
+use crate::support::{Folder, guest, millstream, repository};
 
 /// Runs `millstream test` in a folder, with nothing set in its environment: its exit code and what it
 /// prints.
@@ -400,6 +400,49 @@ fn variables_are_those_of_the_file_and_of_no_machine() {
     folder.write("orders.toml", &format!("{PIPELINE}{failing}{three}{shorter}{one}"));
     let (code, printed) = run(&folder, &["orders.toml"]);
     assert!(code == 0 && printed.contains("2 passed"), "{printed}");
+}
+
+#[test]
+fn what_plugins_are_granted_is_the_same_each_time_and_reaches_nobody() {
+    let folder = Folder::new();
+    let server = std::net::TcpListener::bind("127.0.0.1:0").expect("a server");
+    server.set_nonblocking(true).expect("it does not wait");
+    let wasm = guest("capable");
+    let text = format!(
+        r#"
+name = "capable"
+source = {{ type = "stdin" }}
+sink = [{{ type = "stdout" }}]
+
+[[plugin]]
+wasm = "{}"
+grants.clock = true
+grants.random = true
+grants.state.space = {{ ttl = "24h" }}
+grants.http.server = {{ url = "http://{}", methods = ["GET"] }}
+
+[[test]]
+name = "after a crash, too"
+now = "2026-01-01T00:00:00Z"
+input = [
+    {{ payload = {{ do = "clock" }} }},
+    {{ payload = {{ do = "random", count = 8 }} }},
+    {{ payload = {{ do = "insert", key = "a" }} }},
+    {{ payload = {{ do = "insert", key = "a" }} }},
+    {{ payload = {{ do = "http", paths = ["/"] }} }},
+]
+expect = [
+    {{ payload = 1767225600000000000 }}, {{}}, {{ payload = [true] }}, {{ payload = [false] }}, {{}},
+]
+crash_before_commit = true
+"#,
+        wasm.display(),
+        server.local_addr().expect("it listens"),
+    );
+    folder.write("capable.toml", &text);
+    let (code, printed) = run(&folder, &["capable.toml"]);
+    assert_eq!(code, 0, "{printed}");
+    assert!(server.accept().is_err(), "the server was called");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::retry::next_delay;
 use super::swap::Mailbox;
 use crate::dead_letters::Stage;
 use crate::message::{Batch, Row, SinkSet};
-use crate::plugin::{Epochs, FateVerdict, Passage, PluginIdentity, Processed};
+use crate::plugin::{Determined, Epochs, FateVerdict, Passage, PluginIdentity, Processed};
 
 /// Batches on their way to a lane.
 pub const QUEUE: usize = 4;
@@ -44,6 +44,9 @@ pub trait Step: Send {
     /// A fault that a test asks for: every call with a message of this record of the source is taken
     /// to last longer than the limit. What has no limit of time does not do it.
     fn overrun_at(&mut self, _record: u64) {}
+
+    /// Takes its randomness from here, and its time from the passage, in a test.
+    fn determine(&mut self, _random: Determined) {}
 }
 
 /// Messages that wait for the one before them, and the plugin they are to enter next.

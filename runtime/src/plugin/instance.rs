@@ -460,6 +460,10 @@ impl Step for Instance {
     fn overrun_at(&mut self, record: u64) {
         self.overrun_at = Some(record);
     }
+
+    fn determine(&mut self, random: Determined) {
+        self.scope.determined = Some(random);
+    }
 }
 
 impl Inner {

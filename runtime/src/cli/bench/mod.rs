@@ -50,7 +50,7 @@ pub struct Bench {
     /// How long each of the two parts takes.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
     time: Duration,
-    /// Write to the pipeline's own sinks.
+    /// Write to the pipeline's own sinks, and let plugins send requests to the servers they are granted.
     #[arg(long)]
     sinks: bool,
     /// Take the messages of this file in place of the source: a line each, as the codec `record`
@@ -136,6 +136,13 @@ impl Bench {
     async fn run_all(self) -> anyhow::Result<ExitCode> {
         let engine = plugin::engine()?;
         let Some(pipeline) = self.pipeline(&engine)? else { return Ok(ExitCode::FAILURE) };
+        let calls_servers = pipeline.plugins.iter().find(|plugin| !plugin.grants.http.is_empty());
+        if let Some(plugin) = calls_servers.filter(|_| !self.sinks) {
+            bail!(
+                "the plugin {} would send requests to its servers; `--sinks` says that it may",
+                plugin.step
+            );
+        }
         let (name, rows) = (pipeline.name.clone(), pipeline.source.common.batch);
         let sample = match &self.input {
             Some(file) => Sample::of_file(file, rows)
