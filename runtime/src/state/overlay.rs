@@ -131,7 +131,13 @@ impl Overlay {
         if let Some(in_flight) = self.in_flight.get_mut(&place.ticket) {
             in_flight.written.retain(|(.., number)| *number != place.number);
         }
-        self.remove(&place.space, &place.key, |version| version.number == place.number);
+        self.take_back(&place.space, &place.key, place.number);
+    }
+
+    /// Removes a pending version; a newer one may have waited for that.
+    fn take_back(&mut self, space: &str, key: &[u8], number: u64) {
+        self.remove(space, key, |version| version.number == number);
+        self.remove_written(space, key);
     }
 
     /// Something to wait with for the end of a message, if it is in flight.
@@ -159,7 +165,7 @@ impl Overlay {
         let Some(in_flight) = self.in_flight.remove(&ticket) else { return };
         for (name, key, number) in in_flight.written {
             if ending != Ending::Done {
-                self.remove(&name, &key, |version| version.number == number);
+                self.take_back(&name, &key, number);
                 continue;
             }
             let Some(versions) = self.spaces.get_mut(&name).and_then(|space| space.keys.get_mut(&key)) else {
@@ -167,8 +173,7 @@ impl Overlay {
             };
             let is_newer = |version: &Version| version.ticket.is_none() && version.number > number;
             if versions.iter().any(is_newer) {
-                self.remove(&name, &key, |version| version.number == number);
-                self.remove_written(&name, &key);
+                self.take_back(&name, &key, number);
                 continue;
             }
             if let Some(version) = versions.iter_mut().find(|version| version.number == number) {

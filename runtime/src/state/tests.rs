@@ -186,6 +186,13 @@ fn the_newest_value_counts_whatever_is_settled_first() {
         assert_eq!(states.value("a", NOW).as_deref(), Some("new"), "after {number}");
     }
     assert!(states.overlay().newest("space", b"a").is_none(), "all of it is on the disk");
+    calls.put(4, "b", Some("old"), 0);
+    calls.put(5, "b", Some("new"), 0);
+    states.done(5);
+    states.flush().unwrap();
+    states.settle(Ticket { claim: 1, row: 4 }, Ending::Returned);
+    assert!(states.overlay().newest("space", b"b").is_none());
+    assert_eq!(states.value("b", NOW).as_deref(), Some("new"));
     calls.put(3, "a", None, 0);
     assert_eq!(states.value("a", NOW), None);
     states.done(3);
