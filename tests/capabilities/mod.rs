@@ -118,7 +118,7 @@ fn the_clock_and_chance_are_the_same_for_fixtures_and_real_in_a_pipeline() {
     let lines = folder.lines("out.ndjson");
     let clock: u64 = lines[0].parse().expect("nanoseconds");
     assert!((before..=now_ns()).contains(&clock), "{clock}");
-    assert!(lines[1] != lines[2] && lines[1] != first[1].to_string(), "{lines:?}");
+    assert!(lines[1] != lines[2] && *lines[1] != *first[1].to_string(), "{lines:?}");
 }
 
 fn now_ns() -> u64 {

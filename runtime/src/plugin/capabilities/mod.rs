@@ -1,10 +1,10 @@
 //! What a plugin can ask of the host: its log, and what the pipeline grants (P7). All else is
 //! refused: a component that wants WASI gets functions that trap.
 //!
-//! - here: the log, and tables ([`super::tables`])
+//! - here: the log, and tables of [`super::tables`]
 //! - [`clock`]: the time of day, and random bytes
 //! - [`state`]: keys and values that it keeps
-//! - [`http`]: requests
+//! - [`mod@http`] sends requests
 //! - [`metrics`]: counters and histograms of its own
 
 pub mod clock;
