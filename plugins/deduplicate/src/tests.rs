@@ -56,7 +56,7 @@ fn a_space_that_is_not_granted_is_named() {
     assert!(
         matches!(&outcome, Outcome::Reject { code, text } if code == "not-granted" && text.contains("deduplicate"))
     );
-    let error = Harness::new::<Deduplicate, _>(json!({ "by": { "pointer": "/*/id" } })).unwrap_err();
+    let error = Harness::new::<Deduplicate, _>(json!({ "by": { "pointer": "/*/id" } })).err().unwrap();
     assert_eq!(error.field, "/by/pointer");
 }
 

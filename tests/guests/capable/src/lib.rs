@@ -44,7 +44,7 @@ fn get() -> String {
     "GET".to_owned()
 }
 
-struct Capable;
+pub struct Capable;
 
 impl Plugin for Capable {
     type Config = NoConfig;
