@@ -1,7 +1,8 @@
 //! Plugins of each kind, through the harness.
 
 use millstream_sdk::prelude::*;
-use millstream_sdk::testing::{Harness, Outcome, Record};
+use millstream_sdk::testing::{Harness, Outcome, Record, RequestError, Response};
+use millstream_sdk::{clock, http, metrics, random};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -340,4 +341,57 @@ impl Filter for Curious {
 #[should_panic(expected = "add Reads::HEADERS to READS")]
 fn reading_what_is_not_declared_is_a_panic_that_tells_the_remedy() {
     Harness::new::<Curious, _>(json!({})).unwrap().run_one(Record::null());
+}
+
+/// Stamps what it could get a price for.
+struct Priced;
+
+impl Plugin for Priced {
+    type Config = NoConfig;
+    const NAME: &'static str = "priced";
+    const SUMMARY: &'static str = "Asks the host for all it has.";
+
+    fn new(_: NoConfig) -> Result<Self, ConfigError> {
+        Ok(Priced)
+    }
+}
+
+impl Process for Priced {
+    fn process(&mut self, message: &Message<'_>, out: &mut Output) -> Result<Verdict, Failure> {
+        let now = clock::now()?;
+        let id = random::bytes(2)?;
+        let answer =
+            http::send_many("prices", &[http::Request::get(format!("/{}", message.text()?))])?.remove(0)?;
+        let entry =
+            state::Entry { row: message.row(), key: message.payload().unwrap_or_default(), value: Some(b"") };
+        if !state::insert_if_absent("seen", &[entry], 1000)?[0] {
+            return Ok(Verdict::Drop);
+        }
+        metrics::count("priced", 1)?;
+        metrics::observe("status", f64::from(answer.status))?;
+        out.emit().payload_json(&json!([now, id.len(), String::from_utf8_lossy(&answer.body)]))?;
+        Ok(Verdict::Emit)
+    }
+}
+
+#[test]
+fn what_the_harness_grants_is_there_and_the_rest_is_told() {
+    let granted = |harness: Harness| {
+        harness.random().state("seen").metrics().server("prices", |request| match request.path.as_str() {
+            "/down" => Err(RequestError::Timeout("no answer within 5s".into())),
+            path => Ok(Response { status: 200, headers: Vec::new(), body: path.into() }),
+        })
+    };
+    let mut plugin = granted(Harness::new::<Priced, _>(json!({})).unwrap()).clock().now_ms(5);
+    let outcomes = plugin.run(&[Record::text("a"), Record::text("down"), Record::text("a")]);
+    assert_eq!(outcomes[0], Outcome::Emit(vec![Record::json(json!([5_000_000, 2, "/a"]))]));
+    assert!(matches!(&outcomes[1], Outcome::Retry { code, .. } if code == "http-timeout"), "{outcomes:?}");
+    assert_eq!(outcomes[2], Outcome::Drop);
+    let names: Vec<String> = plugin.points().into_iter().map(|point| point.name).collect();
+    assert_eq!(names, ["priced", "status"]);
+    assert!(matches!(plugin.now_ms(1005).run_one(Record::text("a")), Outcome::Emit(_)), "its time is over");
+
+    let mut without = granted(Harness::new::<Priced, _>(json!({})).unwrap());
+    let Outcome::Reject { code, text } = without.run_one(Record::text("a")) else { panic!("it has a clock") };
+    assert_eq!((code.as_str(), text.contains(".clock()")), ("not-granted", true), "{text}");
 }
