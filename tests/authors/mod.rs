@@ -168,3 +168,79 @@ fn what_is_no_plugin_is_told() {
     let said = fails(&folder, &["plugin", "build"]);
     assert!(said.contains("broken is no plugin") && said.contains("millstream-plugin-sdk"), "{said}");
 }
+
+#[test]
+fn a_failure_is_told_with_its_functions_and_offline_with_its_lines() {
+    let folder = Folder::new();
+    new(&folder, "deep", "filter");
+    folder.write(
+        "deep/src/lib.rs",
+        r#"
+use millstream_sdk::prelude::*;
+
+pub struct Deep;
+
+impl Plugin for Deep {
+    type Config = NoConfig;
+    const NAME: &'static str = "deep";
+    const SUMMARY: &'static str = "Fails far down.";
+
+    fn new(_: NoConfig) -> Result<Self, ConfigError> {
+        Ok(Deep)
+    }
+}
+
+impl Filter for Deep {
+    fn keep(&mut self, message: &Message<'_>) -> Result<bool, Failure> {
+        Ok(outer(message.payload().unwrap_or_default()) > 0)
+    }
+}
+
+#[inline(never)]
+fn outer(payload: &[u8]) -> usize {
+    inner(payload) + payload.len()
+}
+
+#[inline(never)]
+fn inner(payload: &[u8]) -> usize {
+    assert!(!payload.starts_with(b"!"), "this one is bad");
+    payload.len()
+}
+
+millstream_sdk::export!(Deep);
+"#,
+    );
+    succeeds(&folder, &["plugin", "build", "deep", "--debug"]);
+    let messages = (0..100).map(|n| format!("{}{n}\n", if n < 20 { "!" } else { "" }));
+    folder.write("in.txt", &messages.collect::<String>());
+    folder.write(
+        "pipeline.toml",
+        "name = \"deep\"\nlanes = 1\n[source]\ntype = \"file\"\npath = \"in.txt\"\ncodec = \"lines\"\n\
+         [[plugin]]\nwasm = \"deep/deep.wasm\"\n[[sink]]\ntype = \"drop\"\n",
+    );
+    let ran = run(&folder, &["run", "pipeline.toml", "--admin", "127.0.0.1:0"]);
+    let log = text(&ran.stderr);
+    assert!(ran.status.success(), "{log}");
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("plugin failed: it ")).collect();
+    assert_eq!(told.len(), 5, "{log}");
+    for part in
+        ["this one is bad", "in deep::inner < deep::outer", "plugin=\"deep\"", "in.txt line 1", "sha256="]
+    {
+        assert!(told[0].contains(part), "no {part:?} in {}", told[0]);
+    }
+    assert!(log.contains("failed on more messages") && log.contains("left_out=15"), "{log}");
+
+    // The commands of the log, as they stand there.
+    let commands =
+        told[0].split("replay=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("commands");
+    let mut outcome = String::new();
+    for command in commands.split(" && ") {
+        let arguments: Vec<&str> = command.split_whitespace().skip(1).collect();
+        outcome = succeeds(&folder, &arguments);
+    }
+    for part in ["this one is bad", "in deep::inner (", "src/lib.rs:29) < deep::outer", "src/lib.rs:18)"] {
+        assert!(outcome.contains(part), "no {part:?} in {outcome}");
+    }
+    let shown = succeeds(&folder, &["dlq", "list", "pipeline.toml", "--json"]);
+    assert!(shown.contains("in deep::inner < deep::outer"), "{shown}");
+}

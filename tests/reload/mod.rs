@@ -1,5 +1,7 @@
-//! Plugins replaced in a pipeline that runs: nothing lost, nothing out of order, and what cannot be
+//! Plugins replaced, or with a candidate beside them, in a pipeline that runs: nothing lost, nothing out of order, and what cannot be
 //! used changes nothing.
+
+mod shadows;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -15,6 +17,11 @@ const KEYS: usize = 5;
 /// Every so many messages the plugin refuses one: its dead letter tells which version it met.
 const REFUSED: usize = 7;
 
+fn line(n: usize) -> String {
+    let payload = format!("{{\"n\":{n},\"card\":\"4711-{n}\"}}");
+    format!("{}\n", serde_json::json!({ "key": format!("k{}", n % KEYS), "payload": payload }))
+}
+
 /// A pipeline that runs, and a source that grows.
 struct World {
     folder: Folder,
@@ -27,7 +34,9 @@ struct World {
 impl World {
     fn start(plugin: &str) -> World {
         let folder = Folder::new();
-        std::fs::copy(guest("jq"), folder.path("plugin.wasm")).expect("a plugin");
+        for file in ["plugin.wasm", "shadow.wasm"] {
+            std::fs::copy(guest("jq"), folder.path(file)).expect("a plugin");
+        }
         let input = File::create(folder.path("in.ndjson")).expect("a source");
         let pipeline = folder.write("pipeline.toml", &pipeline(plugin, ""));
         let mut running = Running::start(&folder, &pipeline);
@@ -39,7 +48,7 @@ impl World {
 
     fn send(&mut self, count: usize) {
         for n in self.sent..self.sent + count {
-            let line = format!("{{\"key\":\"k{}\",\"payload\":\"{{\\\"n\\\":{n}}}\"}}\n", n % KEYS);
+            let line = line(n);
             self.input.write_all(line.as_bytes()).expect("the source grows");
         }
         self.sent += count;
@@ -49,7 +58,7 @@ impl World {
     fn send_until(&mut self, what: &str, mut happened: impl FnMut(&str) -> bool) {
         let World { folder: _, running, admin, input, sent } = self;
         running.wait_for(what, |_| {
-            let line = format!("{{\"key\":\"k{}\",\"payload\":\"{{\\\"n\\\":{sent}}}\"}}\n", *sent % KEYS);
+            let line = line(*sent);
             input.write_all(line.as_bytes()).expect("the source grows");
             *sent += 1;
             look(admin).is_some_and(|page| happened(&page))

@@ -88,7 +88,7 @@ fn plugins(bench: &Bench, engine: &Arc<PluginEngine>) -> anyhow::Result<()> {
 
 fn engine(folder: &Path) -> anyhow::Result<Arc<PluginEngine>> {
     // Our own code, compiled here: the compiling process is for strangers'.
-    PluginEngine::new(EngineSettings { cache_dir: folder.join("cache"), compiler: None })
+    PluginEngine::new(EngineSettings { cache_dir: folder.join("cache"), compiler: None, source_lines: false })
 }
 
 fn guest() -> PathBuf {
@@ -104,6 +104,7 @@ fn instance(engine: &Arc<PluginEngine>, mode: &str) -> anyhow::Result<Instance> 
         grants: Grants::default(),
         sha256: None,
         reload: Reload::default(),
+        shadow: None,
     };
     let metrics = Metrics::new().plugin("bench", mode);
     engine.check(&spec)?.instantiate(PluginScope {

@@ -43,6 +43,9 @@ enum Command {
     CompilePlugin {
         /// Processor time that it may take, in seconds.
         cpu_seconds: u64,
+        /// Keep what tells source lines.
+        #[arg(long)]
+        source_lines: bool,
     },
 }
 
@@ -58,7 +61,7 @@ impl Cli {
             Command::Checkpoint(checkpoint) => checkpoint.run(),
             Command::Components(components) => components.run(),
             Command::Plugin(plugin) => plugin.run(),
-            Command::CompilePlugin { cpu_seconds } => compile::run(cpu_seconds),
+            Command::CompilePlugin { cpu_seconds, source_lines } => compile::run(cpu_seconds, source_lines),
         }
     }
 }

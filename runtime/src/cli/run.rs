@@ -11,7 +11,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -19,7 +20,7 @@ use super::output::tell;
 use crate::config::secrets::Redactor;
 use crate::config::{DeadLetterStore as DeadLetterTarget, Pipeline};
 use crate::dead_letters::replay::ReplayContext;
-use crate::dead_letters::store::DeadLetterStore;
+use crate::dead_letters::{Letters, store::DeadLetterStore};
 use crate::observe::admin::{self, AdminServer};
 use crate::observe::health::Health;
 use crate::observe::logs::{self, LogFormat};
@@ -73,7 +74,7 @@ impl Run {
     async fn run_all(self) -> anyhow::Result<ExitCode> {
         let stop = stop_on_signals()?;
         // From here on a SIGHUP does not end the process.
-        stop_with_terminal(&stop, hangups()?);
+        let hangups = hangups(&stop)?;
         let engine = super::engine(&self.path, self.data_dir.as_deref())?;
         let Some(pipelines) = super::load(&self.path, self.data_dir.as_deref(), Some(&engine)) else {
             return Ok(ExitCode::FAILURE);
@@ -105,9 +106,9 @@ impl Run {
                         }
                         reasons
                     });
-                    let health = health.clone();
+                    let (health, hangups) = (health.clone(), hangups.clone());
                     ended.spawn(async move {
-                        let result = open.run().await;
+                        let result = open.run(hangups).await;
                         match &result {
                             Ok(_) => health.ended(&name),
                             Err(_) => health.not_ready(&name, "it has failed; see the log"),
@@ -149,7 +150,9 @@ impl Run {
 
     fn open(&self, pipeline: Pipeline, host: &Host, stop: &CancellationToken) -> anyhow::Result<Open> {
         let started = Started::of(&pipeline, self.data_dir.as_deref());
-        open(pipeline, started, host, stop)
+        let letters = matches!(pipeline.dead_letters.to, DeadLetterTarget::Embedded);
+        let letters = letters.then(|| Letters::new(&pipeline.file, self.data_dir.as_deref()));
+        open(pipeline, started, letters, host, stop)
     }
 
     /// The admin server, unless nobody asked for it and its usual address is taken: several
@@ -178,7 +181,13 @@ struct Open {
     reloader: Reloader,
 }
 
-fn open(pipeline: Pipeline, started: Started, host: &Host, stop: &CancellationToken) -> anyhow::Result<Open> {
+fn open(
+    pipeline: Pipeline,
+    started: Started,
+    letters: Option<Letters>,
+    host: &Host,
+    stop: &CancellationToken,
+) -> anyhow::Result<Open> {
     let folder = DataFolder::open(&pipeline.data_dir, &pipeline.name)?;
     // Where dead letters go to a sink it may still hold those from before: they are shown, replayed
     // and purged all the same.
@@ -188,7 +197,8 @@ fn open(pipeline: Pipeline, started: Started, host: &Host, stop: &CancellationTo
         host.metrics.watch_for_ever(depth);
     }
     let context = ReplayContext::of(&pipeline);
-    let parts = assemble(pipeline, &folder, host, None)?;
+    let mut parts = assemble(pipeline, &folder, host, None)?;
+    parts.letters = letters;
     let socket = SocketServer::bind(&folder)?;
     let source = parts.source.name.clone();
     let running = start(parts, stop.clone());
@@ -200,9 +210,8 @@ fn open(pipeline: Pipeline, started: Started, host: &Host, stop: &CancellationTo
 
 impl Open {
     /// Waits until the pipeline has ended. Then its data folder is free again.
-    async fn run(self) -> anyhow::Result<Snapshot> {
+    async fn run(self, hangups: watch::Receiver<()>) -> anyhow::Result<Snapshot> {
         let Open { running, folder, socket, service, reloader } = self;
-        let hangups = hangups()?;
         let ended = CancellationToken::new();
         let mut beside = JoinSet::new();
         let (store, has_ended) = (service.store.clone(), ended.clone());
@@ -264,26 +273,25 @@ async fn purge_now_and_then(store: DeadLetterStore) {
     }
 }
 
-/// A SIGHUP that comes because the terminal is gone, and with it the one who started this, stops the
-/// pipelines as SIGTERM does.
-fn stop_with_terminal(stop: &CancellationToken, mut hangups: Signal) {
+/// SIGHUPs, also those that come before somebody listens. One that comes because the terminal is gone,
+/// and with it the one who started this, stops the pipelines as SIGTERM does.
+fn hangups(stop: &CancellationToken) -> anyhow::Result<watch::Receiver<()>> {
+    let mut hangups = signal(SignalKind::hangup()).context("SIGHUP cannot be waited for")?;
     let has_terminal = || std::fs::File::open("/dev/tty").is_ok();
-    if !has_terminal() {
-        return;
-    }
+    let had_terminal = has_terminal();
+    let (sender, receiver) = watch::channel(());
     let stop = stop.clone();
     tokio::spawn(async move {
         while hangups.recv().await.is_some() {
-            if !has_terminal() {
+            if had_terminal && !has_terminal() {
                 tracing::info!("the terminal is gone; stopping");
                 stop.cancel();
+            } else {
+                sender.send_replace(());
             }
         }
     });
-}
-
-fn hangups() -> anyhow::Result<Signal> {
-    signal(SignalKind::hangup()).context("SIGHUP cannot be waited for")
+    Ok(receiver)
 }
 
 /// The first SIGTERM or SIGINT stops the pipelines from front to back (P8); a second SIGINT ends the

@@ -239,7 +239,10 @@ fn plugins(
     for (number, (value, name)) in values.into_iter().zip(given).enumerate() {
         let Some(mut plugin) = plugin_section::plugin(document, folders, number, value) else { continue };
         plugin.step = name.unwrap_or_else(|| names.number(&plugin.step));
-        match engine.map(|engine| engine.check(&plugin)) {
+        if let Some(shadow) = &mut plugin.shadow {
+            shadow.plugin.step = format!("{}:shadow", plugin.step);
+        }
+        match engine.map(|engine| engine.check_both(&plugin)) {
             Some(Ok(plugin)) => loaded.push(plugin),
             Some(Err(error)) => tell_load_error(document, number, error),
             None => {}

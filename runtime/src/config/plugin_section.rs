@@ -13,7 +13,7 @@ use super::problem::Problem;
 use super::sections;
 use super::units::{ByteSize, Interval};
 use super::validate::Section;
-use crate::plugin::{Grants, HttpServer, Limits, PluginCode, PluginSpec, Reload};
+use crate::plugin::{Grants, HttpServer, Limits, PluginCode, PluginSpec, Reload, ShadowSpec};
 
 /// Keys of every plugin.
 #[derive(Deserialize, JsonSchema)]
@@ -38,6 +38,35 @@ pub struct PluginKeys {
     pub sha256: Option<String>,
     /// When a pipeline that runs takes a new version of the plugin.
     pub reload: Reload,
+    /// A candidate that runs beside the plugin on a share of its batches: what it makes of them is
+    /// compared and counted, and goes nowhere. A WebAssembly file, or a table.
+    pub shadow: Option<ShadowKey>,
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum ShadowKey {
+    /// Its WebAssembly file, relative to this file.
+    Wasm(PathBuf),
+    Table(ShadowKeys),
+}
+
+/// A candidate.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowKeys {
+    /// Its WebAssembly file, relative to this file.
+    pub wasm: PathBuf,
+    /// Share of the batches that it has too.
+    #[serde(default = "share_default")]
+    #[schemars(range(min = 0, max = 1))]
+    pub share: f64,
+    /// What it is told; by default what the plugin is told.
+    pub config: Option<Map<String, Value>>,
+}
+
+fn share_default() -> f64 {
+    0.1
 }
 
 /// A `[[plugin]]`, the first of which has the number 0. Its step has the name of the plugin.
@@ -48,9 +77,9 @@ pub fn plugin(
     mut value: Value,
 ) -> Option<PluginSpec> {
     let at = format!("/plugin/{number}");
-    if let Some(config) = value.get_mut("config").and_then(Value::as_object_mut) {
-        for (key, field) in config {
-            put_files_in(document, &folders.base, field, &format!("{at}/config/{}", escape(key)));
+    for of in ["/config", "/shadow/config"] {
+        for (key, field) in value.pointer_mut(of).and_then(Value::as_object_mut).into_iter().flatten() {
+            put_files_in(document, &folders.base, field, &format!("{at}{of}/{}", escape(key)));
         }
     }
     let section = Section { at: &at, label: "[[plugin]]", example: "" };
@@ -79,7 +108,7 @@ pub fn plugin(
     if folders.is_for_tests {
         grants.http.values_mut().for_each(lead_nowhere);
     }
-    is_fine.then_some(PluginSpec {
+    let mut spec = PluginSpec {
         step,
         code,
         config: Value::Object(keys.config),
@@ -87,7 +116,51 @@ pub fn plugin(
         grants,
         sha256: keys.sha256,
         reload: keys.reload,
-    })
+        shadow: None,
+    };
+    spec.shadow = keys.shadow.map(|shadow| shadow_of(&spec, shadow, folders));
+    is_fine.then_some(spec)
+}
+
+fn shadow_of(plugin: &PluginSpec, shadow: ShadowKey, folders: &Folders) -> ShadowSpec {
+    let ShadowKeys { wasm, share, config } = shadow.keys();
+    let has_config = config.is_some();
+    let candidate = PluginSpec {
+        // With the name of the step, which is not settled yet.
+        step: String::new(),
+        code: PluginCode::File(folders.base.join(wasm)),
+        config: config.map_or_else(|| plugin.config.clone(), Value::Object),
+        limits: plugin.limits.clone(),
+        // What it does must have no effect: no state, no requests.
+        grants: Grants {
+            lookup: plugin.grants.lookup.clone(),
+            clock: plugin.grants.clock,
+            random: plugin.grants.random,
+            metrics: plugin.grants.metrics,
+            ..Grants::default()
+        },
+        sha256: None,
+        reload: plugin.reload,
+        shadow: None,
+    };
+    ShadowSpec { plugin: Box::new(candidate), share, has_config }
+}
+
+impl ShadowKey {
+    fn keys(self) -> ShadowKeys {
+        match self {
+            ShadowKey::Wasm(wasm) => ShadowKeys { wasm, share: share_default(), config: None },
+            ShadowKey::Table(keys) => keys,
+        }
+    }
+
+    /// Its file, with the place of it.
+    fn wasm(&self) -> (&'static str, &Path) {
+        match self {
+            ShadowKey::Wasm(wasm) => ("/shadow", wasm),
+            ShadowKey::Table(keys) => ("/shadow/wasm", &keys.wasm),
+        }
+    }
 }
 
 /// Nothing can listen on port 0: in a test a server that is granted cannot be reached.
@@ -113,6 +186,15 @@ fn check(keys: &PluginKeys, folders: &Folders) -> Vec<Problem> {
             problems.push(Problem::new("/wasm", format!("there is no file {}", path.display())));
         }
         _ => {}
+    }
+    if let Some((at, path)) = keys.shadow.as_ref().map(ShadowKey::wasm)
+        && !folders.base.join(path).is_file()
+    {
+        problems.push(Problem::new(at, format!("there is no file {}", path.display())));
+    }
+    if let Some(ShadowKey::Table(ShadowKeys { share: 0.0, .. })) = keys.shadow {
+        let problem = Problem::new("/shadow/share", "a share of nothing compares nothing");
+        problems.push(problem.help("more than 0, or no `shadow`"));
     }
     let is_digest = |text: &String| text.len() == 64 && text.chars().all(|c| c.is_ascii_hexdigit());
     if keys.sha256.as_ref().is_some_and(|digest| !is_digest(digest)) {

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use super::{DeadLetter, Stage};
 use crate::config::Pipeline;
 use crate::config::secrets::{Redactor, Secrets, Short};
-use crate::plugin::PluginCode;
+use crate::message::Message;
+use crate::plugin::{PluginCode, PluginSpec};
 
 /// Stands for what is hidden.
 const HIDDEN: &str = "***";
@@ -40,9 +41,17 @@ impl Masks {
     /// # Errors
     /// A configuration that `mask` itself refuses too.
     pub fn of(pipeline: &Pipeline) -> anyhow::Result<Masks> {
+        Masks::of_plugins(&pipeline.plugins)
+    }
+
+    /// The same of these steps.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn of_plugins<'p>(plugins: impl IntoIterator<Item = &'p PluginSpec>) -> anyhow::Result<Masks> {
         let mask = PluginCode::BuiltIn("mask".to_owned());
         let mut masks = Masks::default();
-        for plugin in pipeline.plugins.iter().filter(|plugin| plugin.code == mask) {
+        for plugin in plugins.into_iter().filter(|plugin| plugin.code == mask) {
             let refused = |error: &dyn std::fmt::Display| {
                 anyhow::anyhow!(
                     "what plugin {} hides cannot be told: {error}; correct its config",
@@ -67,21 +76,27 @@ impl Masks {
     /// Hides it in a dead letter, and everything that came from a variable. What was hidden in the
     /// message is hidden in the reason too, which may quote it.
     pub fn hide(&self, letter: &mut DeadLetter) {
+        let hidden = self.hide_in_message(&mut letter.message, letter.stage == Stage::Source);
+        letter.reason = hidden.redact(&letter.reason, Short::Shown).into_owned();
+        redact_variables(letter);
+    }
+
+    /// Hides it in a message; `is_frame` says that it was never decoded. Returns what was hidden.
+    pub fn hide_in_message(&self, message: &mut Message, is_frame: bool) -> Secrets {
         let mut hidden = Secrets::default();
-        for (name, value) in &mut letter.message.headers {
+        for (name, value) in &mut message.headers {
             if self.headers.iter().any(|masked| name.eq_ignore_ascii_case(masked.as_bytes())) {
                 hidden.add(&String::from_utf8_lossy(value), HIDDEN);
                 *value = HIDDEN.as_bytes().to_vec();
             }
         }
-        if let Some(payload) = letter.message.payload.take() {
-            letter.message.payload = Some(self.hide_in_payload(&letter.stage, payload, &mut hidden));
+        if let Some(payload) = message.payload.take() {
+            message.payload = Some(self.hide_in_payload(payload, is_frame, &mut hidden));
         }
-        letter.reason = hidden.redact(&letter.reason, Short::Shown).into_owned();
-        redact_variables(letter);
+        hidden
     }
 
-    fn hide_in_payload(&self, stage: &Stage, payload: Vec<u8>, hidden: &mut Secrets) -> Vec<u8> {
+    fn hide_in_payload(&self, payload: Vec<u8>, is_frame: bool, hidden: &mut Secrets) -> Vec<u8> {
         if self.headers.is_empty() && self.pointers.is_empty() {
             return payload;
         }
@@ -101,7 +116,7 @@ impl Masks {
         });
         // A frame that could not be decoded, or a payload that is no JSON: what is to be hidden may
         // stand anywhere in it.
-        if searched.is_err() || *stage == Stage::Source {
+        if searched.is_err() || is_frame {
             return HIDDEN.as_bytes().to_vec();
         }
         let mut masked = Vec::with_capacity(payload.len());

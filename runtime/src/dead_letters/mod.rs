@@ -10,6 +10,7 @@ pub mod store;
 pub(crate) mod testing;
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use async_trait::async_trait;
@@ -60,6 +61,31 @@ pub struct DeadLetter {
     /// Payload, key and headers as they were read. At stage `source` the payload is the frame that
     /// could not be decoded (or the first part of one too large).
     pub message: Message,
+}
+
+/// Where `millstream dlq` finds dead letters: by the pipeline's file and what the command line says of
+/// data folders.
+#[derive(Clone, Debug)]
+pub struct Letters {
+    file: PathBuf,
+    data_dir: Option<PathBuf>,
+}
+
+impl Letters {
+    pub fn new(file: &Path, data_dir: Option<&Path>) -> Letters {
+        Letters { file: file.to_owned(), data_dir: data_dir.map(Path::to_owned) }
+    }
+
+    /// Commands that give a dead letter to its plugin again, offline.
+    pub fn offline(&self, id: &str, step: &str) -> [String; 2] {
+        let file = self.file.display();
+        let folder = self.data_dir.as_ref().map(|folder| format!(" --data-dir {}", folder.display()));
+        let folder = folder.unwrap_or_default();
+        [
+            format!("millstream dlq export {file} {id}{folder} --to {id}.ndjson"),
+            format!("millstream plugin run {file} --record {id}.ndjson --step {step} --through"),
+        ]
+    }
 }
 
 /// Where a message failed: `source`, `plugin:STEP`, `route` or `sink:NAME`.

@@ -29,6 +29,7 @@ pub struct Metrics {
     pub plugin_info: IntGaugeVec,
     pub plugin_counters: IntCounterVec,
     pub plugin_histograms: HistogramVec,
+    pub shadow_messages: IntCounterVec,
     pub sent: IntCounterVec,
     pub received: IntCounterVec,
     pub processing: HistogramVec,
@@ -136,6 +137,11 @@ impl Metrics {
                 "millstream_plugin_info",
                 "1 for what runs as this step now",
                 &["pipeline", "plugin", "name", "version", "sha256"],
+            ),
+            shadow_messages: counter(
+                "millstream_plugin_shadow_messages_total",
+                "messages that a candidate had too, by what it made of them beside the active plugin",
+                &["pipeline", "plugin", "result"],
             ),
             sent: counter(
                 "messaging_messages_sent_total",

@@ -2,6 +2,7 @@
 
 pub mod admin;
 pub mod health;
+pub mod limiter;
 pub mod logs;
 pub mod metrics;
 pub mod socket;

@@ -6,13 +6,15 @@ use anyhow::Context;
 
 use super::budget::Budget;
 use super::lane::Step;
+use super::shadow::Around;
 use super::{Parts, SinkPart};
 use crate::config::{self, DeadLetterStore as DeadLetterTarget, SinkSection};
 use crate::dead_letters::DeadLetterWriter;
+use crate::dead_letters::masks::Masks;
 use crate::dead_letters::sink_writer::SinkWriter;
 use crate::dead_letters::store::DeadLetterStore;
 use crate::observe::metrics::Metrics;
-use crate::plugin::{Plugin, PluginEngine, PluginScope};
+use crate::plugin::{Plugin, PluginEngine};
 use crate::sinks::{Sink, SinkContext};
 use crate::sources::{OpenSource, Replay, SourceContext};
 use crate::state::States;
@@ -66,8 +68,11 @@ pub fn assemble(
     let loaded = if loaded_plugins.len() == plugins.len() {
         loaded_plugins
     } else {
-        (plugins.iter()).map(|spec| Ok(host.engine.check(spec)?)).collect::<anyhow::Result<Vec<Plugin>>>()?
+        (plugins.iter())
+            .map(|spec| Ok(host.engine.check_both(spec)?))
+            .collect::<anyhow::Result<Vec<Plugin>>>()?
     };
+    let masks = Arc::new(Masks::of_plugins(&plugins)?);
     let sinks = sinks.into_iter().map(open_sink).collect::<anyhow::Result<Vec<SinkPart>>>()?;
     let rows = source.common.batch;
     let source_kind = source.kind;
@@ -88,22 +93,20 @@ pub fn assemble(
             source.config.open(context).with_context(|| format!("source {source_kind}"))?
         }
     };
-    let scope = |plugin: &Plugin| PluginScope {
+    let around = Around {
+        host,
         pipeline: name.as_str().into(),
         source: source.name.as_str().into(),
-        metrics: host.metrics.plugin(&name, &plugin.identity().step),
-        states: Arc::clone(&states),
-        determined: None,
+        states: &states,
+        budget: &budget,
+        masks,
     };
-    let lanes = (0..lanes)
-        .map(|_| {
-            let steps = loaded.iter().map(|plugin| {
-                let instance = plugin.instantiate(scope(plugin))?;
-                Ok(Box::new(instance) as Box<dyn Step>)
-            });
-            steps.collect::<anyhow::Result<Vec<_>>>()
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let mut steps: Vec<Vec<Box<dyn Step>>> = (0..lanes).map(|_| Vec::new()).collect();
+    for plugin in &loaded {
+        for (lane, step) in steps.iter_mut().zip(around.steps(plugin, lanes)?) {
+            lane.push(step);
+        }
+    }
     Ok(Parts {
         name,
         ordering,
@@ -114,10 +117,11 @@ pub fn assemble(
         source_kind,
         rows,
         sinks,
-        lanes,
+        lanes: steps,
         writer,
         states,
         positions_last,
+        letters: None,
         budget,
         metrics: Arc::clone(&host.metrics),
     })

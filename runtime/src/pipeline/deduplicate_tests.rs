@@ -169,6 +169,7 @@ fn deduplicate() -> crate::plugin::Plugin {
         },
         sha256: None,
         reload: Reload::default(),
+        shadow: None,
     };
     test_engine().check(&spec).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -236,6 +237,7 @@ impl World {
             writer: Box::new(self.letters.clone()),
             states,
             positions_last: true,
+            letters: None,
             budget: Arc::new(Budget::new(1 << 20)),
             metrics,
         }

@@ -1,7 +1,7 @@
 //! The desk where messages are given up: makes dead letters of them, and settles them once they are
 //! durable there. While they cannot be written the pipeline waits: nothing is settled.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +9,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::lane::until;
 use super::ledger::{Held, Original};
 use super::retry::unavailable_delay;
 use crate::config::secrets::Redactor;
 use crate::config::{DeadLettersCommon, StopAbove};
-use crate::dead_letters::{DeadLetter, DeadLetterWriter, REPLAYS_HEADER, Stage};
+use crate::dead_letters::{DeadLetter, DeadLetterWriter, Letters, REPLAYS_HEADER, Stage};
 use crate::message::Message;
+use crate::observe::limiter::Limiter;
 use crate::plugin::PluginIdentity;
 use crate::sources::Describe;
 
@@ -75,6 +77,9 @@ pub struct Desk {
     writer: Box<dyn DeadLetterWriter>,
     queue: mpsc::Receiver<(Origin, GivenUp)>,
     guard: Option<RateGuard>,
+    letters: Option<Letters>,
+    /// Of the failures of each plugin.
+    limiters: HashMap<String, Limiter>,
 }
 
 impl Desk {
@@ -82,20 +87,35 @@ impl Desk {
         shared: Arc<Shared>,
         writer: Box<dyn DeadLetterWriter>,
         config: &DeadLettersCommon,
+        letters: Option<Letters>,
     ) -> (DeskDoor, Desk) {
         let (sender, queue) = mpsc::channel(QUEUE);
         let guard = config.stop_above.clone().map(RateGuard::new);
-        (DeskDoor { queue: sender }, Desk { shared, writer, queue, guard })
+        let limiters = HashMap::new();
+        (DeskDoor { queue: sender }, Desk { shared, writer, queue, guard, letters, limiters })
     }
 
     /// Runs until every door is gone.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut batch = Vec::new();
-        while self.queue.recv_many(&mut batch, BATCH).await > 0 {
+        loop {
+            let due = self.limiters.values().filter_map(Limiter::due).min();
+            let given_up = tokio::select! {
+                given_up = self.queue.recv_many(&mut batch, BATCH) => given_up,
+                () = until(due.map(Instant::from_std)) => {
+                    self.tell_left_out(due);
+                    continue;
+                }
+            };
+            if given_up == 0 {
+                self.tell_left_out(None);
+                return Ok(());
+            }
             let given_up: Vec<(Origin, GivenUp)> = std::mem::take(&mut batch);
             let letters: Vec<DeadLetter> =
                 given_up.iter().filter_map(|(origin, given_up)| self.letter(origin, given_up)).collect();
             self.write(&letters).await?;
+            letters.iter().for_each(|letter| self.tell(letter));
             // What fails again says nothing new of the source: a replay must not stop the pipeline.
             let failed_first = given_up.iter().filter(|(_, given_up)| !given_up.held.is_replay()).count();
             for (_, GivenUp { held, why }) in given_up {
@@ -107,7 +127,39 @@ impl Desk {
                 guard.check(self.shared.ledger.received_first(), failed_first as u64, Instant::now())?;
             }
         }
-        Ok(())
+    }
+
+    /// Tells of a message on which a plugin failed, and how to see it fail again.
+    fn tell(&mut self, letter: &DeadLetter) {
+        let (Some(trap), Some(plugin)) = (&letter.trap, &letter.plugin) else { return };
+        let limiter = self.limiters.entry(plugin.step.clone()).or_default();
+        let Some(left_out) = limiter.admit(std::time::Instant::now()) else { return };
+        let replay =
+            self.letters.as_ref().map(|letters| letters.offline(&letter.id, &plugin.step).join(" && "));
+        let PluginIdentity { step, name, version, sha256 } = plugin;
+        let left_out = (left_out > 0).then_some(left_out);
+        tracing::warn!(
+            pipeline = %self.shared.name, plugin = step, name, version, sha256, position = %letter.position_text,
+            trap, replay, left_out, "plugin failed: it {}", letter.reason
+        );
+    }
+
+    /// Tells how many failures were not told of, where that is `due`, or everywhere.
+    fn tell_left_out(&mut self, due: Option<std::time::Instant>) {
+        for (plugin, limiter) in &mut self.limiters {
+            if due.is_some_and(|due| limiter.due() != Some(due)) {
+                continue;
+            }
+            match limiter.take_left_out() {
+                0 => {}
+                left_out => {
+                    tracing::warn!(
+                        pipeline = %self.shared.name, plugin, left_out,
+                        "plugin failed on more messages; they are among the dead letters"
+                    );
+                }
+            }
+        }
     }
 
     async fn write(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {

@@ -9,7 +9,7 @@
 //! - [`commit`]: tells the source what is settled
 //!
 //! and what they share: [`ledger`] (P1, P2, P11), [`budget`] (P6), [`retry`], [`status`]. New plugins
-//! come to the lanes by [`swap`]; [`reload`] makes them.
+//! come to the lanes by [`swap`]; [`reload`] makes them. [`shadow`] runs candidates beside them.
 
 pub mod assemble;
 pub mod budget;
@@ -22,6 +22,7 @@ pub mod lane;
 pub mod ledger;
 pub mod reload;
 pub mod retry;
+pub mod shadow;
 pub mod status;
 pub mod swap;
 
@@ -34,7 +35,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{DeadLettersCommon, Ordering, Retry, Settings, SinkCommon};
-use crate::dead_letters::{Attach, DeadLetterWriter};
+use crate::dead_letters::{Attach, DeadLetterWriter, Letters};
 use crate::message::{Row, SinkSet};
 use crate::observe::metrics::Metrics;
 use crate::sinks::{Sink, SinkTraits};
@@ -72,6 +73,8 @@ pub struct Parts {
     pub states: Arc<States>,
     /// A position of the source never stands for another message, not even after a restart.
     pub positions_last: bool,
+    /// Where `millstream dlq` finds the dead letters, if it does.
+    pub letters: Option<Letters>,
     pub budget: Arc<Budget>,
     pub metrics: Arc<Metrics>,
 }
@@ -232,7 +235,7 @@ impl Supervisor {
         attached: mpsc::Receiver<Attach>,
         stop: CancellationToken,
     ) -> Supervisor {
-        let (door, desk) = Desk::new(Arc::clone(&shared), parts.writer, &parts.dead_letters);
+        let (door, desk) = Desk::new(Arc::clone(&shared), parts.writer, &parts.dead_letters, parts.letters);
         let mut supervisor = Supervisor {
             shared: Arc::clone(&shared),
             stop,

@@ -293,6 +293,7 @@ fn world(case: &Case) -> World {
         writer: Box::new(LetterLog { log: Arc::clone(&letters), failures: 2 }),
         states: States::in_memory(),
         positions_last: true,
+        letters: None,
         budget: Arc::new(Budget::new(16 << 10)),
         metrics: Arc::new(Metrics::new()),
     };

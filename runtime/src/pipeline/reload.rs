@@ -4,22 +4,25 @@
 //! What is new is compiled, configured and started beside the lanes, one instance for each; only when
 //! all of that went well do they get it. Whatever fails leaves the old plugin running.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::Signal;
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::Running;
 use super::assemble::Host;
+use super::budget::Budget;
 use super::lane::Step;
+use super::shadow::Around;
 use super::swap::Mailbox;
 use crate::config::report::{Located, Report};
 use crate::config::{self, Environment, Pipeline, Reading};
-use crate::plugin::{Plugin, PluginCode, PluginScope, PluginSpec, Reload};
+use crate::dead_letters::masks::Masks;
+use crate::plugin::{Plugin, PluginCode, PluginIdentity, PluginSpec, Reload};
 use crate::state::States;
 
 /// How often files of plugins are looked at. One is taken when two looks have seen it alike, so that
@@ -54,6 +57,7 @@ pub struct Reloader {
     host: Host,
     source: Arc<str>,
     states: Arc<States>,
+    budget: Arc<Budget>,
     mailboxes: Vec<Arc<Mailbox>>,
     /// The plugins that run, or that lanes are about to take.
     running: Vec<Plugin>,
@@ -73,6 +77,13 @@ struct Watched {
 /// Tells one content of a file from another: when it was changed, its size, its inode.
 type Stamp = (i64, i64, u64, u64);
 
+/// Which of a plugin and its candidate.
+#[derive(Clone, Copy)]
+enum Part {
+    Active,
+    Candidate,
+}
+
 /// Why plugins stay as they are.
 enum Refused {
     Report(Report),
@@ -82,22 +93,23 @@ enum Refused {
 impl Reloader {
     /// `source` is the name of its source.
     pub fn new(started: Started, host: Host, source: &str, pipeline: &Running) -> Reloader {
-        let (states, mailboxes) = (Arc::clone(&pipeline.shared.states), pipeline.mailboxes.clone());
+        let (states, budget) = (Arc::clone(&pipeline.shared.states), Arc::clone(&pipeline.shared.budget));
+        let mailboxes = pipeline.mailboxes.clone();
         let (running, read) = (started.plugins.clone(), started.read.clone());
-        for plugin in &running {
-            show(&host, &started.name, None, plugin);
+        for plugin in running.iter().flat_map(|plugin| [Some(plugin), plugin.candidate()]).flatten() {
+            show(&host, &started.name, plugin);
         }
         let (source, watched) = (source.into(), BTreeMap::new());
-        Reloader { started, host, source, states, mailboxes, running, read, watched }
+        Reloader { started, host, source, states, budget, mailboxes, running, read, watched }
     }
 
-    /// Runs until it is dropped. `hangups` are SIGHUPs.
-    pub async fn run(mut self, mut hangups: Signal) {
+    /// Runs until it is dropped. `hangups` changes with each SIGHUP.
+    pub async fn run(mut self, mut hangups: watch::Receiver<()>) {
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                Some(()) = hangups.recv() => self.read_again().await,
+                Ok(()) = hangups.changed() => self.read_again().await,
                 _ = looks.tick() => self.look().await,
             }
         }
@@ -142,7 +154,11 @@ impl Reloader {
 
     /// Looks for plugins whose files have changed, and takes each that has and can be used.
     async fn look(&mut self) {
-        let files: Vec<PathBuf> = self.running.iter().filter_map(|plugin| file_of(plugin.spec())).collect();
+        let both = |plugin: &Plugin| {
+            let candidate = plugin.candidate().and_then(|candidate| file_of(candidate.spec()));
+            file_of(plugin.spec()).into_iter().chain(candidate)
+        };
+        let files: BTreeSet<PathBuf> = self.running.iter().flat_map(both).collect();
         self.watched.retain(|file, _| files.contains(file));
         let mut changed = Vec::new();
         for file in files {
@@ -156,21 +172,36 @@ impl Reloader {
             watched.seen = now;
         }
         for at in 0..self.running.len() {
-            let spec = self.running[at].spec().clone();
-            if file_of(&spec).is_some_and(|file| changed.contains(&file)) {
-                self.try_again(at, spec).await;
+            let of = |plugin: &Plugin| file_of(plugin.spec()).is_some_and(|file| changed.contains(&file));
+            let (active, candidate) = (of(&self.running[at]), self.running[at].candidate().is_some_and(of));
+            // One that cannot be used does not keep the other back.
+            for (is_changed, part) in [(active, Part::Active), (candidate, Part::Candidate)] {
+                if is_changed {
+                    self.try_again(at, part).await;
+                }
             }
         }
     }
 
-    async fn try_again(&mut self, at: usize, spec: PluginSpec) {
+    async fn try_again(&mut self, at: usize, part: Part) {
         let (engine, running) = (Arc::clone(&self.host.engine), self.running[at].clone());
         let checked = beside(move || {
+            let candidate = running.candidate().cloned();
             // It was touched, or is as it was after all.
-            if running.is_of_this_file() {
+            let is_old = match part {
+                Part::Active => running.is_of_this_file(),
+                Part::Candidate => candidate.as_ref().is_some_and(Plugin::is_of_this_file),
+            };
+            if is_old {
                 return Ok(Ok(None));
             }
-            Ok(engine.check(&spec).map(Some))
+            let new = match part {
+                Part::Active => engine.check(running.spec()).map(|plugin| plugin.with_candidate(candidate)),
+                Part::Candidate => {
+                    engine.check_candidate(running.spec()).map(|candidate| running.with_candidate(candidate))
+                }
+            };
+            Ok(new.map(Some))
         });
         match checked.await {
             Ok(Ok(Some(plugin))) => self.replace(vec![(at, plugin)]).await,
@@ -187,18 +218,27 @@ impl Reloader {
         }
         let stages: Vec<usize> = new.iter().map(|(at, _)| *at).collect();
         let lanes = self.mailboxes.len();
-        let plugins: Vec<(usize, Plugin, PluginScope)> =
-            new.iter().map(|(at, plugin)| (*at, plugin.clone(), self.scope(plugin))).collect();
+        let plugins = new.clone();
+        let (host, states, budget) = (self.host.clone(), Arc::clone(&self.states), Arc::clone(&self.budget));
+        let (pipeline, source) = (Arc::clone(&self.started.name), Arc::clone(&self.source));
+        // With the steps that stay: what `mask` hides is hidden everywhere.
+        let mut chain = self.running.clone();
+        for (at, plugin) in &new {
+            chain[*at] = plugin.clone();
+        }
         let started = beside(move || {
-            let lane = |_| {
-                let step = |(at, plugin, scope): &(usize, Plugin, PluginScope)| {
-                    scope.states.open(plugin.spec().grants.spaces()).map_err(Refused::Other)?;
-                    let instance = plugin.instantiate(scope.clone()).map_err(Refused::Other)?;
-                    Ok((*at, Box::new(instance) as Box<dyn Step>))
-                };
-                plugins.iter().map(step).collect()
-            };
-            (0..lanes).map(lane).collect::<Result<Vec<Vec<(usize, Box<dyn Step>)>>, Refused>>()
+            let masks = Masks::of_plugins(chain.iter().map(Plugin::spec)).map_err(Refused::Other)?;
+            let masks = Arc::new(masks);
+            let around = Around { host: &host, pipeline, source, states: &states, budget: &budget, masks };
+            let mut started: Vec<Vec<(usize, Box<dyn Step>)>> = (0..lanes).map(|_| Vec::new()).collect();
+            for (at, plugin) in &plugins {
+                states.open(plugin.spec().grants.spaces()).map_err(Refused::Other)?;
+                let steps = around.steps(plugin, lanes).map_err(Refused::Other)?;
+                for (lane, step) in started.iter_mut().zip(steps) {
+                    lane.push((*at, step));
+                }
+            }
+            Ok(started)
         });
         match started.await {
             Ok(started) => {
@@ -210,13 +250,10 @@ impl Reloader {
         }
         for (at, plugin) in new {
             let old = std::mem::replace(&mut self.running[at], plugin);
-            let (old, new) = (old.identity(), self.running[at].identity());
-            tracing::info!(
-                pipeline = %self.started.name, plugin = %new.step, version = %new.version, sha256 = %new.sha256,
-                before = %old.sha256, "plugin reloaded: the next batch goes through it"
-            );
             self.count(at, "ok");
-            show(&self.host, &self.started.name, Some(old), &self.running[at]);
+            let new = &self.running[at];
+            self.tell(Some(&old), Some(new));
+            self.tell(old.candidate(), new.candidate());
         }
         // What runs no more is not to stay in memory.
         self.host.engine.forget_loaded();
@@ -243,13 +280,34 @@ impl Reloader {
         self.host.metrics.plugin_reloads.with_label_values(&labels).inc();
     }
 
-    fn scope(&self, plugin: &Plugin) -> PluginScope {
-        PluginScope {
-            pipeline: Arc::clone(&self.started.name),
-            source: Arc::clone(&self.source),
-            metrics: self.host.metrics.plugin(&self.started.name, &plugin.identity().step),
-            states: Arc::clone(&self.states),
-            determined: None,
+    /// Tells of a plugin that took the place of another, in log and metrics.
+    fn tell(&self, old: Option<&Plugin>, new: Option<&Plugin>) {
+        let pipeline = &*self.started.name;
+        let before = old.map_or("none", |old| &old.identity().sha256);
+        if old.zip(new).is_some_and(|(old, new)| old.is_same_alone(new)) {
+            return;
+        }
+        if let Some(old) = old {
+            // It is not there if it was removed already.
+            let _ = self.host.metrics.plugin_info.remove_label_values(&labels(pipeline, old));
+        }
+        match (old, new) {
+            (_, Some(new)) => {
+                let PluginIdentity { step, version, sha256, .. } = new.identity();
+                tracing::info!(
+                    pipeline,
+                    plugin = step,
+                    version,
+                    sha256,
+                    before,
+                    "plugin reloaded: the next batch goes through it"
+                );
+                show(&self.host, pipeline, new);
+            }
+            (Some(old), None) => {
+                tracing::info!(pipeline, plugin = %old.identity().step, before, "shadow ended");
+            }
+            (None, None) => {}
         }
     }
 }
@@ -283,15 +341,12 @@ async fn stamp(file: &Path) -> Option<Stamp> {
     Some((metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino()))
 }
 
-/// Shows in the metrics what runs, in place of what ran before.
-fn show(host: &Host, pipeline: &str, before: Option<&crate::plugin::PluginIdentity>, plugin: &Plugin) {
-    let labels = |identity: &crate::plugin::PluginIdentity| {
-        let crate::plugin::PluginIdentity { step, name, version, sha256 } = identity.clone();
-        [pipeline.to_owned(), step, name, version, sha256]
-    };
-    if let Some(before) = before {
-        // There is none if it was removed already.
-        let _ = host.metrics.plugin_info.remove_label_values(&labels(before));
-    }
-    host.metrics.plugin_info.with_label_values(&labels(plugin.identity())).set(1);
+/// Shows in the metrics what runs.
+fn show(host: &Host, pipeline: &str, plugin: &Plugin) {
+    host.metrics.plugin_info.with_label_values(&labels(pipeline, plugin)).set(1);
+}
+
+fn labels(pipeline: &str, plugin: &Plugin) -> [String; 5] {
+    let PluginIdentity { step, name, version, sha256 } = plugin.identity().clone();
+    [pipeline.to_owned(), step, name, version, sha256]
 }

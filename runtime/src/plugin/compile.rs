@@ -26,6 +26,8 @@ use crate::config::units::{ByteSize, Interval};
 
 /// Name of the hidden subcommand.
 pub const SUBCOMMAND: &str = "compile-plugin";
+/// Its flag for [`super::EngineSettings::source_lines`].
+const SOURCE_LINES: &str = "--source-lines";
 
 /// Processor time of all threads for each second that compiling may take: ends a compiler whose host
 /// is gone.
@@ -54,9 +56,10 @@ pub(super) fn cached(engine: &PluginEngine, code: &Code, time: Interval) -> Resu
         return Ok(component);
     }
     let artefact = match &engine.settings.compiler {
-        Some(compiler) => compile_apart(compiler, &folder, code, time)?,
+        Some(compiler) => compile_apart(compiler, &folder, code, time, engine.settings.source_lines)?,
         None => {
-            let artefact = compile(&code.bytes).map_err(|error| refused(code, &error))?;
+            let artefact =
+                compile(&code.bytes, engine.settings.source_lines).map_err(|error| refused(code, &error))?;
             let mut file = NamedTempFile::new_in(&folder).map_err(cache_trouble)?;
             file.write_all(&artefact).map_err(cache_trouble)?;
             file
@@ -135,8 +138,8 @@ fn refused(code: &Code, error: &str) -> Wrong {
 const COMPONENT: [u8; 4] = [0x0d, 0x00, 0x01, 0x00];
 
 /// Compiles a plugin's file: a core module is made a component first.
-fn compile(wasm: &[u8]) -> Result<Vec<u8>, String> {
-    let engine = compiling_engine().map_err(|error| format!("{error:#}"))?;
+fn compile(wasm: &[u8], source_lines: bool) -> Result<Vec<u8>, String> {
+    let engine = compiling_engine(source_lines).map_err(|error| format!("{error:#}"))?;
     if wasm.get(4..8) != Some(&COMPONENT) {
         // What makes a component of it panics over a module that is cut off in its middle.
         Module::validate(&engine, wasm).map_err(|error| format!("{error:#}"))?;
@@ -164,6 +167,7 @@ fn compile_apart(
     folder: &Path,
     code: &Code,
     time: Interval,
+    source_lines: bool,
 ) -> Result<NamedTempFile, Wrong> {
     let not_started = |error: io::Error| {
         (
@@ -178,6 +182,7 @@ fn compile_apart(
     let mut child = Command::new(compiler)
         .arg(SUBCOMMAND)
         .arg((time.0.as_secs() + 1).saturating_mul(CPU_SECONDS_A_SECOND).to_string())
+        .args(source_lines.then_some(SOURCE_LINES))
         .env_clear()
         .env("RAYON_NUM_THREADS", threads.to_string())
         .stdin(wasm)
@@ -250,11 +255,11 @@ const REFUSED: u8 = 3;
 ///
 /// # Errors
 /// Limits that cannot be set, or a pipe that breaks.
-pub fn run(cpu_seconds: u64) -> anyhow::Result<ExitCode> {
+pub fn run(cpu_seconds: u64, source_lines: bool) -> anyhow::Result<ExitCode> {
     set_limits(cpu_seconds).context("the limits for compiling could not be set")?;
     let mut wasm = Vec::new();
     io::stdin().lock().read_to_end(&mut wasm)?;
-    match compile(&wasm) {
+    match compile(&wasm, source_lines) {
         Ok(artefact) => {
             let mut stdout = io::stdout().lock();
             stdout.write_all(&artefact)?;

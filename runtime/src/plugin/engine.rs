@@ -40,6 +40,10 @@ pub struct EngineSettings {
     /// The `millstream` binary, which is called to compile a plugin under limits. `None` compiles
     /// in this process: for code that is trusted.
     pub compiler: Option<PathBuf>,
+    /// Whether the frames of a fault have source lines, if the plugin was built with them. It reads
+    /// debug information in this process: for the author of a plugin, not for one that runs
+    /// strangers'.
+    pub source_lines: bool,
 }
 
 impl EngineSettings {
@@ -52,7 +56,7 @@ impl EngineSettings {
         } else {
             std::env::current_exe().context("the path of this binary is needed to compile plugins")?
         };
-        Ok(EngineSettings { cache_dir, compiler: Some(compiler) })
+        Ok(EngineSettings { cache_dir, compiler: Some(compiler), source_lines: false })
     }
 }
 
@@ -84,7 +88,7 @@ impl PluginEngine {
             .max_memories_per_module(MAX_MEMORIES)
             // Memory of an instance that is gone goes back to the system.
             .max_unused_warm_slots(0);
-        let engine = Engine::new(&config(pool.into()))
+        let engine = Engine::new(&config(pool.into(), settings.source_lines))
             .map_err(anyhow::Error::from)
             .context("the plugin engine reserves address space for its instances; allow more (ulimit -v)")?;
         let mut hasher = DefaultHasher::new();
@@ -116,11 +120,11 @@ impl std::fmt::Debug for PluginEngine {
 
 /// An engine that can only compile, for the process that does nothing else. Its code runs in
 /// [`PluginEngine`]: the kind of allocation is not compiled in.
-pub(super) fn compiling_engine() -> anyhow::Result<Engine> {
-    Ok(Engine::new(&config(InstanceAllocationStrategy::OnDemand))?)
+pub(super) fn compiling_engine(source_lines: bool) -> anyhow::Result<Engine> {
+    Ok(Engine::new(&config(InstanceAllocationStrategy::OnDemand, source_lines))?)
 }
 
-fn config(allocation: InstanceAllocationStrategy) -> Config {
+fn config(allocation: InstanceAllocationStrategy, source_lines: bool) -> Config {
     let mut config = Config::new();
     config
         .allocation_strategy(allocation)
@@ -136,8 +140,11 @@ fn config(allocation: InstanceAllocationStrategy) -> Config {
         .relaxed_simd_deterministic(true)
         // Names of functions come from the name section; DWARF of a stranger is not read here. So
         // nobody asks which instruction it was, and compiled code is an eighth smaller.
-        .wasm_backtrace_details(WasmBacktraceDetails::Disable)
-        .generate_address_map(false)
+        .wasm_backtrace_details(match source_lines {
+            true => WasmBacktraceDetails::Enable,
+            false => WasmBacktraceDetails::Disable,
+        })
+        .generate_address_map(source_lines)
         .native_unwind_info(false);
     config
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use wasmtime::{Trap, WasmBacktrace};
+use wasmtime::{FrameSymbol, Trap, WasmBacktrace};
 
 use super::engine::MAX_TABLE_ELEMENTS;
 use super::guest::{Guest, Refused};
@@ -109,9 +109,16 @@ fn frames(backtrace: &WasmBacktrace) -> String {
     let all: Vec<String> = backtrace
         .frames()
         .iter()
-        .map(|frame| match frame.func_name() {
-            Some(name) => format!("{:#}", rustc_demangle::demangle(name)),
-            None => format!("function {}", frame.func_index()),
+        .flat_map(|frame| {
+            let own = match frame.func_name() {
+                Some(name) => demangled(name),
+                None => format!("function {}", frame.func_index()),
+            };
+            // Those that were inlined into it come first, if the plugin says where it is from.
+            let mut lines: Vec<String> = frame.symbols().iter().map(inlined).collect();
+            lines.pop();
+            lines.push(own + &frame.symbols().last().map_or_else(String::new, place));
+            lines
         })
         .collect();
     let machinery = |frame: &String| MACHINERY.iter().any(|start| frame.starts_with(start));
@@ -119,4 +126,23 @@ fn frames(backtrace: &WasmBacktrace) -> String {
     let told = &all[from..all.len().min(from + FRAMES)];
     let rest = if from + FRAMES < all.len() { " < ..." } else { "" };
     told.join(" < ") + rest
+}
+
+fn demangled(name: &str) -> String {
+    format!("{:#}", rustc_demangle::demangle(name))
+}
+
+/// Debug information names a function without its path; the types it is made for are left out.
+fn inlined(symbol: &FrameSymbol) -> String {
+    let name = demangled(symbol.name().unwrap_or("unknown"));
+    let plain = name.split('<').next().filter(|plain| !plain.is_empty()).unwrap_or(&name);
+    plain.to_owned() + &place(symbol)
+}
+
+fn place(symbol: &FrameSymbol) -> String {
+    match (symbol.file(), symbol.line()) {
+        (Some(file), Some(line)) => format!(" ({file}:{line})"),
+        (Some(file), None) => format!(" ({file})"),
+        (None, _) => String::new(),
+    }
 }

@@ -8,7 +8,6 @@ use wasmtime::Store;
 use super::bindings::{Columns, Description, Outcome, PluginPre, Processor, Reads, types::ConfigError};
 use super::capabilities::Capabilities;
 use super::capabilities::state::{Epochs, Staged};
-use super::component::Code;
 use super::convert;
 use super::division::{Division, Pace};
 use super::engine::PluginEngine;
@@ -43,11 +42,12 @@ const MAX_HANDLES: usize = 1000;
 /// What a row may take in the columns that come back, besides the output that is limited.
 const ROW_BYTES: usize = 256;
 
-/// A plugin that was loaded and has taken its configuration once. Cheap to clone.
+/// A plugin that was loaded and has taken its configuration once, and the candidate beside it. Cheap
+/// to clone.
 #[derive(Clone)]
-pub struct Plugin(Arc<Inner>);
+pub struct Plugin(pub(super) Arc<Inner>, pub(super) Option<Box<Plugin>>);
 
-struct Inner {
+pub(super) struct Inner {
     spec: PluginSpec,
     identity: PluginIdentity,
     summary: String,
@@ -124,7 +124,7 @@ impl PluginEngine {
         }
         let identity =
             PluginIdentity { step: spec.step.clone(), name, version, sha256: hex::encode(loaded.digest) };
-        Ok(Plugin(Arc::new(Inner {
+        let inner = Inner {
             spec: spec.clone(),
             identity,
             summary,
@@ -134,7 +134,8 @@ impl PluginEngine {
             config,
             capabilities,
             spare: Mutex::new(Some(live)),
-        })))
+        };
+        Ok(Plugin(Arc::new(inner), None))
     }
 }
 
@@ -159,17 +160,6 @@ impl Plugin {
 
     pub fn spec(&self) -> &PluginSpec {
         &self.0.spec
-    }
-
-    /// Whether both are of the same code, configured alike.
-    pub fn is_same(&self, other: &Plugin) -> bool {
-        self.0.spec == other.0.spec && self.identity() == other.identity()
-    }
-
-    /// Whether its file still holds the code that was loaded.
-    pub fn is_of_this_file(&self) -> bool {
-        Code::of(&self.0.spec.code, self.0.spec.limits.file)
-            .is_ok_and(|code| hex::encode(code.digest) == self.identity().sha256)
     }
 
     /// What it does, in its own words.

@@ -3,6 +3,7 @@
 
 mod bindings;
 mod builtin;
+mod candidate;
 mod capabilities;
 pub mod compile;
 mod component;
@@ -38,6 +39,7 @@ use crate::state::Pending;
 pub use bindings::PROCESSOR;
 pub use bindings::metrics::{Measure, Point};
 pub use builtin::{BUILT_INS, BuiltIn};
+pub use candidate::ShadowSpec;
 pub use capabilities::clock::Determined;
 pub use capabilities::state::{Epochs, Staged};
 pub use engine::{EngineSettings, PluginEngine};
@@ -59,6 +61,7 @@ pub struct PluginSpec {
     /// The SHA-256 that the file must have, in hex.
     pub sha256: Option<String>,
     pub reload: Reload,
+    pub shadow: Option<ShadowSpec>,
 }
 
 /// When a pipeline that runs takes a new version of a plugin.

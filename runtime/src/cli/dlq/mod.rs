@@ -14,9 +14,9 @@ use clap::{ArgGroup, Args, Subcommand};
 use self::access::Access;
 use super::output::{Output, confirm, tell, visible};
 use crate::config::{DeadLetterStore, Pipeline};
-use crate::dead_letters::Stage;
 use crate::dead_letters::filter::Filter;
 use crate::dead_letters::masks::Masks;
+use crate::dead_letters::{Letters, Stage};
 
 /// Lists, shows, replays, exports or deletes the dead letters of a pipeline.
 ///
@@ -214,14 +214,9 @@ impl Show {
         output.write(&text)?;
         output.flush()?;
         if let (false, Stage::Plugin(step)) = (self.json, stage) {
-            let (file, id) = (self.target.file.display(), self.id);
-            let folder = self.target.data_dir.map(|folder| format!(" --data-dir {}", folder.display()));
-            let folder = folder.unwrap_or_default();
-            tell(format_args!(
-                "to give it to that plugin again, offline:\n  \
-                 millstream dlq export {file} {id}{folder} --to {id}.ndjson\n  \
-                 millstream plugin run {file} --record {id}.ndjson --step {step} --through"
-            ));
+            let letters = Letters::new(&self.target.file, self.target.data_dir.as_deref());
+            let commands = letters.offline(&self.id, &step).join("\n  ");
+            tell(format_args!("to give it to that plugin again, offline:\n  {commands}"));
         }
         Ok(ExitCode::SUCCESS)
     }

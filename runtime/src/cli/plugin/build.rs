@@ -31,17 +31,25 @@ pub struct Build {
     /// The way to build, in place of the first that works.
     #[arg(long, value_name = "WAY")]
     toolchain: Option<Way>,
+    /// Keep source lines, for the faults that `plugin run` shows. The code is the same; the file is
+    /// several times as large.
+    #[arg(long)]
+    debug: bool,
 }
 
 impl Build {
     pub fn run(self) -> anyhow::Result<ExitCode> {
-        build(&self.folder, self.out, self.toolchain)?;
+        build_with(&self.folder, self.out, self.toolchain, self.debug)?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 /// Builds the crate and returns the component's file, after it has said what it made.
 pub fn build(folder: &Path, out: Option<PathBuf>, way: Option<Way>) -> anyhow::Result<PathBuf> {
+    build_with(folder, out, way, false)
+}
+
+fn build_with(folder: &Path, out: Option<PathBuf>, way: Option<Way>, debug: bool) -> anyhow::Result<PathBuf> {
     if !folder.join("Cargo.toml").is_file() {
         bail!(
             "{} has no Cargo.toml: give the folder of a plugin, or make one with `millstream plugin new`",
@@ -50,7 +58,7 @@ pub fn build(folder: &Path, out: Option<PathBuf>, way: Option<Way>) -> anyhow::R
     }
     let toolchain = Toolchain::find(way)?;
     eprintln!("building with {}", toolchain.shown);
-    let Module { name, file } = compile(folder, &toolchain)?;
+    let Module { name, file } = compile(folder, &toolchain, debug)?;
     let wasm = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let component = to_component(&wasm).and_then(|component| check_exports(&component).map(|()| component));
     let component = component.map_err(|error| {
@@ -120,20 +128,25 @@ struct Target {
 
 /// Settings of the profile that a guest wants, wherever its crate is: in a workspace its own are
 /// ignored. A panic ends the call anyway; calls cost more than natively, so more is inlined.
-const SETTINGS: [&str; 5] = [
+const SETTINGS: [&str; 4] = [
     "profile.release.lto=\"fat\"",
     "profile.release.codegen-units=1",
     "profile.release.panic=\"abort\"",
-    "profile.release.strip=\"debuginfo\"",
     "target.wasm32-unknown-unknown.rustflags=[\"-Cllvm-args=--inline-threshold=600\"]",
 ];
 
+/// Names of functions are always kept: a fault is told with them.
+const WITHOUT_LINES: [&str; 1] = ["profile.release.strip=\"debuginfo\""];
+const WITH_LINES: [&str; 2] =
+    ["profile.release.strip=\"none\"", "profile.release.debug=\"line-tables-only\""];
+
 /// Runs cargo, whose complaints go to standard error as they are.
-fn compile(folder: &Path, toolchain: &Toolchain) -> anyhow::Result<Module> {
+fn compile(folder: &Path, toolchain: &Toolchain, debug: bool) -> anyhow::Result<Module> {
     let mut cargo = Command::new("cargo");
     cargo.args(["build", "--release", "--lib", "--target", TARGET]);
     cargo.arg("--message-format=json-render-diagnostics").args(&toolchain.arguments);
-    for setting in SETTINGS {
+    let lines: &[&str] = if debug { &WITH_LINES } else { &WITHOUT_LINES };
+    for setting in SETTINGS.iter().chain(lines) {
         cargo.args(["--config", setting]);
     }
     let environment = toolchain.environment.iter().map(|(name, value)| (name, value));

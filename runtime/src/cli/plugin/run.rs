@@ -10,6 +10,8 @@ use super::{section, test};
 use crate::cli::output::Output;
 
 /// Give messages from a file to a plugin and print what becomes of each, as JSON.
+///
+/// A fault is told with source lines, if the plugin was built with `plugin build --debug`.
 #[derive(Args)]
 pub struct Run {
     /// A plugin's .wasm, or a pipeline file that configures it.
@@ -36,7 +38,7 @@ impl Run {
             false => vec![section::of_file(&self.file, self.step.as_deref(), self.config.as_deref())?],
         };
         let mut messages = fixtures::messages(&self.record)?;
-        let engine = section::engine()?;
+        let engine = section::engine_with_lines()?;
         let mut out = Output::new();
         for (number, spec) in specs.iter().enumerate() {
             let (outcomes, passed) = test::pass(&engine.check(spec)?, messages)?;

@@ -50,6 +50,7 @@ pub fn spec(step: String, code: PluginCode, config: Value) -> PluginSpec {
         grants: Grants::default(),
         sha256: None,
         reload: Reload::default(),
+        shadow: None,
     }
 }
 
@@ -80,10 +81,19 @@ pub fn up_to(file: &Path, step: Option<&str>) -> anyhow::Result<Vec<PluginSpec>>
 
 /// An engine that keeps what it compiles in the user's cache, or for this process alone.
 pub fn engine() -> anyhow::Result<Arc<PluginEngine>> {
+    PluginEngine::new(settings()?)
+}
+
+/// The same, with source lines in the frames of a fault.
+pub fn engine_with_lines() -> anyhow::Result<Arc<PluginEngine>> {
+    PluginEngine::new(EngineSettings { source_lines: true, ..settings()? })
+}
+
+fn settings() -> anyhow::Result<EngineSettings> {
     let cache = match std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute())
     {
         Some(cache) => cache,
         None => std::env::home_dir().unwrap_or_else(std::env::temp_dir).join(".cache"),
     };
-    PluginEngine::new(EngineSettings::own_binary(cache.join("millstream/plugins"))?)
+    EngineSettings::own_binary(cache.join("millstream/plugins"))
 }

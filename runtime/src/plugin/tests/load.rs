@@ -147,8 +147,14 @@ fn limits_that_make_no_sense_are_told() {
 fn a_damaged_cache_entry_is_compiled_again() {
     let folder = tempfile::tempdir().unwrap();
     let cache_dir = folder.path().join("cache");
-    let fresh =
-        || PluginEngine::new(EngineSettings { cache_dir: cache_dir.clone(), compiler: None }).unwrap();
+    let fresh = || {
+        PluginEngine::new(EngineSettings {
+            cache_dir: cache_dir.clone(),
+            compiler: None,
+            source_lines: false,
+        })
+        .unwrap()
+    };
     let spec = spec(&answering(&Answer { verdicts: vec![1], ..Answer::default() }));
     let entry = || {
         let entries = std::fs::read_dir(&cache_dir).unwrap().map(|entry| entry.unwrap().path());
@@ -171,11 +177,17 @@ fn a_damaged_cache_entry_is_compiled_again() {
     assert!(std::fs::read(path).unwrap() == compiled, "it was not compiled again");
     // It is used when it is whole: with no compiler to call there is no other way.
     let compiler = Some("/no/such/compiler".into());
-    let engine = PluginEngine::new(EngineSettings { cache_dir: cache_dir.clone(), compiler }).unwrap();
+    let engine =
+        PluginEngine::new(EngineSettings { cache_dir: cache_dir.clone(), compiler, source_lines: false })
+            .unwrap();
     engine.check(&spec).unwrap();
     std::fs::remove_file(path).unwrap();
-    let engine =
-        PluginEngine::new(EngineSettings { cache_dir, compiler: Some("/no/such/compiler".into()) }).unwrap();
+    let engine = PluginEngine::new(EngineSettings {
+        cache_dir,
+        compiler: Some("/no/such/compiler".into()),
+        source_lines: false,
+    })
+    .unwrap();
     let error = engine.check(&spec).map(drop).unwrap_err().to_string();
     assert!(error.contains("the compiler for") && error.contains("could not be started"), "{error}");
 }
@@ -196,7 +208,11 @@ fn a_compiler_that_dies_is_told_and_ends_nothing_else() {
         let compiler = folder.path().join("compiler");
         std::fs::write(&compiler, format!("#!/bin/sh\n{script}\n")).unwrap();
         std::fs::set_permissions(&compiler, std::fs::Permissions::from_mode(0o700)).unwrap();
-        let settings = EngineSettings { cache_dir: folder.path().join("cache"), compiler: Some(compiler) };
+        let settings = EngineSettings {
+            cache_dir: folder.path().join("cache"),
+            compiler: Some(compiler),
+            source_lines: false,
+        };
         let error = PluginEngine::new(settings).unwrap().check(&spec).map(drop).unwrap_err();
         assert!(error.problems[0].message.contains(words), "{error}");
     }

@@ -15,7 +15,8 @@ use crate::observe::metrics::Metrics;
 /// One engine for all tests: each reserves address space.
 static ENGINE: LazyLock<(Arc<PluginEngine>, tempfile::TempDir)> = LazyLock::new(|| {
     let folder = tempfile::tempdir().unwrap();
-    let settings = EngineSettings { cache_dir: folder.path().join("compiled"), compiler: None };
+    let settings =
+        EngineSettings { cache_dir: folder.path().join("compiled"), compiler: None, source_lines: false };
     (PluginEngine::new(settings).unwrap(), folder)
 });
 
@@ -37,6 +38,7 @@ fn spec(wasm: &[u8]) -> PluginSpec {
         grants: Grants::default(),
         sha256: None,
         reload: Reload::default(),
+        shadow: None,
     }
 }
 
