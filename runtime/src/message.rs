@@ -20,6 +20,9 @@ impl Span {
     /// No bytes at all: a null payload, no key. Not the same as empty bytes.
     pub const ABSENT: Span = Span { arena: u16::MAX, start: 0, len: 0 };
 
+    /// Empty bytes, which are in the first arena, as every batch has one.
+    pub const EMPTY: Span = Span { arena: COPIED, start: 0, len: 0 };
+
     pub fn new(arena: u16, start: u32, len: u32) -> Span {
         Span { arena, start, len }
     }

@@ -84,4 +84,7 @@ pub fn take(messages: &[Message], answers: Vec<Answer>) {
         }
         done.batch.routes_of(row);
     }
+    // As they go into the next plugin.
+    columns.fill(&done.batch, done.batch.rows(), Reads::all(), u64::MAX);
+    columns.arena(&done.batch);
 }

@@ -457,6 +457,10 @@ impl Taking<'_> {
         if end > all {
             return Err(outside(start, end, all));
         }
+        if len == 0 {
+            // Of no new bytes at all no arena is made.
+            return Ok(Span::EMPTY);
+        }
         let at = self.new_start + (start - self.input_bytes) as usize;
         Ok(own_span(assembly, at, len))
     }

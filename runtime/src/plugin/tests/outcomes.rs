@@ -184,6 +184,18 @@ fn bytes_that_lie_apart_are_copied_when_a_message_spans_them() {
 }
 
 #[test]
+fn empty_bytes_behind_all_others_are_empty() {
+    let answer = emits(&[[0, SENT, 0, SENT, 0, 0, 0, AS_PARENT], same(1)]);
+    let result = processed(&answer);
+    let first = result.batch.message(0);
+    assert_eq!((first.payload(), first.key()), (Some(&b""[..]), Some(&b""[..])));
+    // The next plugin is given them too.
+    let mut next = instance(&spec(&answering(&Answer { verdicts: vec![0, 0], ..Answer::default() })));
+    let again = next.process(result.batch, 1).unwrap();
+    assert_eq!(again.batch.message(0).payload(), Some(&b""[..]));
+}
+
+#[test]
 fn p4_every_lie_is_a_fault() {
     let lies: Vec<(Answer, &str)> = vec![
         (Answer { verdicts: vec![0], ..Answer::default() }, "gave 1 verdicts for 2"),
