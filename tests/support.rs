@@ -104,15 +104,17 @@ pub struct Running {
 
 impl Running {
     pub fn start(folder: &Folder, pipeline: &Path) -> Running {
+        let pipeline = pipeline.to_str().expect("a path in UTF-8");
+        let mut command = millstream(&["run", pipeline, "--admin", "127.0.0.1:0"]);
+        command.env("WEBHOOK_SECRET", "It's a Secret to Everybody").stdout(Stdio::null());
+        Running::of(folder, &mut command)
+    }
+
+    /// Another command, whose standard error is its log.
+    pub fn of(folder: &Folder, command: &mut Command) -> Running {
         let log = folder.path("log");
         let stderr = File::options().create(true).append(true).open(&log).expect("a log file");
-        let pipeline = pipeline.to_str().expect("a path in UTF-8");
-        let child = millstream(&["run", pipeline, "--admin", "127.0.0.1:0"])
-            .env("WEBHOOK_SECRET", "It's a Secret to Everybody")
-            .stderr(stderr)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the binary starts");
+        let child = command.stderr(stderr).spawn().expect("the binary starts");
         Running { child, log }
     }
 

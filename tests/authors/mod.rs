@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use crate::support::{Folder, millstream};
+use crate::support::{Folder, Running, millstream};
 
 fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().expect("the repository is there")
@@ -243,4 +243,64 @@ millstream_sdk::export!(Deep);
     }
     let shown = succeeds(&folder, &["dlq", "list", "pipeline.toml", "--json"]);
     assert!(shown.contains("in deep::inner < deep::outer"), "{shown}");
+}
+
+#[test]
+fn dev_builds_tests_and_reloads_what_is_saved() {
+    let folder = Folder::new();
+    new(&folder, "levy", "map");
+    let append = |id: u64| {
+        let input = std::fs::File::options().create(true).append(true).open(folder.path("in.ndjson"));
+        let line = format!("{{\"payload\":\"{{\\\"id\\\":{id},\\\"total\\\":9.99}}\"}}\n");
+        std::io::Write::write_all(&mut input.expect("the input"), line.as_bytes())
+            .expect("it can be written");
+    };
+    let pipeline = |tax: f64| {
+        let text = format!(
+            "name = \"levy\"\n[source]\ntype = \"file\"\npath = \"../in.ndjson\"\ncodec = \"record\"\n\
+             mode = \"follow\"\n[[plugin]]\nwasm = \"levy.wasm\"\nconfig = {{ tax = {tax} }}\n\
+             [[sink]]\ntype = \"file\"\npath = \"../out.ndjson\"\n\
+             [[test]]\nname = \"one\"\ninput = [{{ payload = '{{\"id\":1,\"total\":1}}' }}]\nexpect = [{{}}]\n"
+        );
+        folder.write("levy/pipeline.toml", &text)
+    };
+    let file = pipeline(0.19).display().to_string();
+    append(1);
+    let out = std::fs::File::create(folder.path("out")).expect("a file for the test");
+    let mut command = millstream(&["dev", &file, "--admin", "127.0.0.1:0"]);
+    command.env("CARGO_TARGET_DIR", repository().join("target/authors"));
+    command.env("XDG_CACHE_HOME", folder.path("cache")).stdout(out);
+    let mut dev = Running::of(&folder, &mut command);
+    let comes = |dev: &mut Running, id: u64, gross: f64| {
+        let line = format!("{{\"id\":{id},\"net\":9.99,\"gross\":{gross:?}}}");
+        dev.wait_for(&line, |_| folder.lines("out.ndjson").contains(&line));
+    };
+    let says = |dev: &mut Running, what: &str| dev.wait_for(what, |dev| dev.log().contains(what));
+    comes(&mut dev, 1, 11.89);
+    assert!(dev.log().contains("dev: the pipeline runs"), "{}", dev.log());
+    let tests = || std::fs::read_to_string(folder.path("out")).expect("what the tests print");
+    assert!(tests().contains("; ok (seed") && tests().contains("1 passed, 0 failed"), "{}", tests());
+
+    // Another outcome: the fixtures tell it, and the pipeline has it.
+    let source = folder.path("levy/src/lib.rs");
+    let before = std::fs::read_to_string(&source).expect("the source");
+    std::fs::write(&source, before.replace("* 100.0).round() / 100.0", ").round()")).expect("it is saved");
+    says(&mut dev, "plugin reloaded");
+    append(2);
+    comes(&mut dev, 2, 12.0);
+    dev.wait_for("the difference", |_| tests().contains("-    \"gross\": 11.89"));
+
+    // What does not build changes nothing.
+    std::fs::write(&source, format!("{before} broken")).expect("it is saved");
+    says(&mut dev, "does not build; the last that did is used");
+    append(3);
+    comes(&mut dev, 3, 12.0);
+
+    pipeline(0.5);
+    says(&mut dev, "dev: the pipeline reads its file again");
+    dev.wait_for("the new configuration", |dev| dev.log().matches("plugin reloaded").count() == 2);
+    append(4);
+    comes(&mut dev, 4, 15.0);
+    dev.terminate();
+    assert!(dev.end().success(), "{}", dev.log());
 }

@@ -23,10 +23,10 @@ config.default = ["out"]
 config.rules = []
 "#;
 
-/// How many records are committed: none before the first commit.
-fn committed(folder: &Folder) -> u64 {
-    let data =
-        DataFolder::open(&folder.path(".millstream/worker"), "worker").expect("nobody has it any more");
+/// How many records of its one file a pipeline has committed: none before the first commit.
+pub fn committed(folder: &Folder, pipeline: &str) -> u64 {
+    let data = DataFolder::open(&folder.path(&format!(".millstream/{pipeline}")), pipeline);
+    let data = data.expect("nobody has it any more");
     let saved = data.saved_checkpoints().expect("the checkpoints can be read");
     saved.first().map_or(0, |saved| {
         let record = &saved.checkpoint["files"][0]["record"];
@@ -99,7 +99,7 @@ batch = 512
             }
             running.kill();
             kills += 1;
-            let committed = committed(&folder);
+            let committed = committed(&folder, "worker");
             let whole = std::fs::read_to_string(folder.path("out.ndjson")).unwrap_or_default();
             let whole = whole.rsplit_once('\n').map_or("", |(whole, _)| whole);
             let arrived: HashSet<u64> = whole.lines().map(number).collect();

@@ -4,6 +4,7 @@ mod bench;
 mod check;
 mod checkpoint;
 mod components;
+mod dev;
 mod dlq;
 mod output;
 mod plugin;
@@ -34,6 +35,7 @@ enum Command {
     Check(check::Check),
     Test(test::Test),
     Bench(bench::Bench),
+    Dev(dev::Dev),
     Dlq(dlq::Dlq),
     Checkpoint(checkpoint::Checkpoint),
     Components(components::Components),
@@ -57,6 +59,7 @@ impl Cli {
             Command::Check(check) => check.run(),
             Command::Test(test) => test.run(),
             Command::Bench(bench) => bench.run(),
+            Command::Dev(dev) => dev.run(),
             Command::Dlq(dlq) => dlq.run(),
             Command::Checkpoint(checkpoint) => checkpoint.run(),
             Command::Components(components) => components.run(),

@@ -154,10 +154,37 @@ fn check_name(name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Types that the templates have already: their own, the SDK's, the language's.
+const TAKEN: [&str; 22] = [
+    "Batch",
+    "Config",
+    "ConfigError",
+    "Deserialize",
+    "Err",
+    "Failure",
+    "Filter",
+    "Item",
+    "JsonSchema",
+    "Map",
+    "Message",
+    "Ok",
+    "Option",
+    "Order",
+    "Output",
+    "Plugin",
+    "Process",
+    "Reads",
+    "Result",
+    "Serialize",
+    "Taxed",
+    "Verdict",
+];
+
 /// `big-orders` as a type: `BigOrders`.
 fn type_name(name: &str) -> String {
     let words = name.split('-').filter(|word| !word.is_empty());
-    words.map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect()
+    let name: String = words.map(|word| word[..1].to_ascii_uppercase() + &word[1..]).collect();
+    if TAKEN.contains(&name.as_str()) { name + "Plugin" } else { name }
 }
 
 #[cfg(test)]
@@ -167,6 +194,7 @@ mod tests {
     #[test]
     fn names_become_types() {
         assert_eq!(type_name("big-orders-2"), "BigOrders2");
+        assert_eq!(type_name("order"), "OrderPlugin");
         for bad in ["", "Big", "2big", "a_b", "a-", "ä"] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
