@@ -72,6 +72,7 @@ mod not_granted;
 pub mod output;
 pub mod plugin;
 pub mod random;
+mod spans;
 pub mod state;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;

@@ -5,18 +5,12 @@ use serde::Deserialize;
 
 use crate::NotGranted;
 use crate::bindings::millstream::plugin::lookup as host;
-use crate::message::NONE;
 use crate::plugin::Failure;
+use crate::spans;
 
 /// Looks up many keys in one call to the host, which costs far less than a call for each.
 pub fn get_many<K: AsRef<[u8]>>(table: &str, keys: &[K]) -> Result<Found, NotGranted> {
-    let mut arena = Vec::with_capacity(keys.iter().map(|key| key.as_ref().len()).sum());
-    let mut spans = Vec::with_capacity(keys.len() * 2);
-    for key in keys {
-        let key = key.as_ref();
-        spans.extend([arena.len() as u32, key.len() as u32]);
-        arena.extend_from_slice(key);
-    }
+    let (arena, spans) = spans::of_keys(keys);
     match from_host(table, &arena, &spans) {
         Ok(values) => Ok(Found { values }),
         Err(host::LookupError::NotGranted(text)) => Err(NotGranted(text)),
@@ -40,11 +34,7 @@ impl Found {
 
     /// The row of the key at `index` as JSON text; `None` if the table has none.
     pub fn json_text(&self, index: usize) -> Option<&[u8]> {
-        let (start, len) = (self.values.found[index * 2], self.values.found[index * 2 + 1]);
-        if start == NONE {
-            return None;
-        }
-        Some(&self.values.arena[start as usize..start as usize + len as usize])
+        spans::bytes(&self.values.arena, &self.values.found, index)
     }
 
     /// The row of the key at `index`; `None` if the table has none.

@@ -8,6 +8,7 @@
 use crate::bindings::millstream::plugin::state as host;
 use crate::message::NONE;
 use crate::plugin::Failure;
+use crate::spans::{self, place};
 
 /// Why the state could not be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,11 +57,7 @@ pub struct Entry<'a> {
 /// # Errors
 /// See [`StateError`].
 pub fn get_many<K: AsRef<[u8]>>(space: &str, keys: &[K]) -> Result<Values, StateError> {
-    let mut arena = Vec::with_capacity(keys.iter().map(|key| key.as_ref().len()).sum());
-    let mut spans = Vec::with_capacity(keys.len() * 2);
-    for key in keys {
-        spans.extend(place(&mut arena, key.as_ref()));
-    }
+    let (arena, spans) = spans::of_keys(keys);
     Ok(Values(to_host::get_many(space, &arena, &spans)?))
 }
 
@@ -101,8 +98,7 @@ impl Values {
 
     /// The value of the key at `index`; `None` if it is not there.
     pub fn get(&self, index: usize) -> Option<&[u8]> {
-        let (start, len) = (self.0.found[index * 2], self.0.found[index * 2 + 1]);
-        (start != NONE).then(|| &self.0.arena[start as usize..start as usize + len as usize])
+        spans::bytes(&self.0.arena, &self.0.found, index)
     }
 }
 
@@ -114,12 +110,6 @@ fn columns(entries: &[Entry<'_>]) -> (Vec<u8>, Vec<u32>) {
         list.extend(value.map_or([NONE, 0], |value| place(&mut arena, value)));
     }
     (arena, list)
-}
-
-fn place(arena: &mut Vec<u8>, bytes: &[u8]) -> [u32; 2] {
-    let span = [arena.len() as u32, bytes.len() as u32];
-    arena.extend_from_slice(bytes);
-    span
 }
 
 #[cfg(target_arch = "wasm32")]

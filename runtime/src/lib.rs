@@ -10,6 +10,7 @@
 //! - [`store`]: the data folder, its checkpoints
 //! - [`state`]: what plugins keep, staged until their message is settled
 //! - [`observe`]: metrics, logs, the admin server
+//! - [`stamp`]: whether a file has changed
 //! - [`tls`]: certificates and keys
 //! - [`cli`]: one file a verb
 
@@ -23,6 +24,7 @@ pub mod pipeline;
 pub mod plugin;
 pub mod sinks;
 pub mod sources;
+mod stamp;
 pub mod state;
 pub mod store;
 pub mod tls;

@@ -6,7 +6,7 @@ mod target {
     use libfuzzer_sys::arbitrary::{Result, Unstructured};
     use libfuzzer_sys::fuzz_target;
     use millstream::message::Message;
-    use millstream::plugin::fuzz::{Answer, take};
+    use millstream::plugin::fuzz::{Outcome, Reason, take};
 
     fuzz_target!(|bytes: &[u8]| {
         let mut given = Unstructured::new(bytes);
@@ -33,11 +33,11 @@ mod target {
             .collect()
     }
 
-    fn answers(given: &mut Unstructured<'_>) -> Result<Vec<Answer>> {
+    fn answers(given: &mut Unstructured<'_>) -> Result<Vec<Outcome>> {
         (0..given.int_in_range(1..=3)?).map(|_| answer(given)).collect()
     }
 
-    fn answer(given: &mut Unstructured<'_>) -> Result<Answer> {
+    fn answer(given: &mut Unstructured<'_>) -> Result<Outcome> {
         let short = |given: &mut Unstructured<'_>| -> Result<usize> { given.int_in_range(0..=3) };
         let verdicts: Vec<u8> =
             (0..given.int_in_range(1..=3)?).map(|_| given.int_in_range(0..=5)).collect::<Result<_>>()?;
@@ -60,14 +60,18 @@ mod target {
             headers.pop();
         }
         let times = if given.arbitrary()? { rows } else { short(given)? };
-        Ok(Answer {
+        Ok(Outcome {
             verdicts,
             arena: given.arbitrary()?,
             emitted,
             headers,
             timestamps: (0..times).map(|_| given.arbitrary()).collect::<Result<_>>()?,
             routes: given.arbitrary()?,
-            reasons: given.arbitrary()?,
+            reasons: given
+                .arbitrary::<Vec<(u32, String, String)>>()?
+                .into_iter()
+                .map(|(row, code, text)| Reason { row, code, text })
+                .collect(),
         })
     }
 

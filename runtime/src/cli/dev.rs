@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -16,6 +15,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use super::output::tell;
+use crate::stamp::Stamp;
 
 /// Run a pipeline while you write it and its plugins.
 ///
@@ -43,8 +43,8 @@ struct Crate {
     wasm: PathBuf,
 }
 
-/// What a watched file looks like: when it was changed, and its size.
-type Stamps = BTreeMap<PathBuf, (i64, i64, u64)>;
+/// How each watched file looks.
+type Stamps = BTreeMap<PathBuf, Stamp>;
 
 impl Dev {
     pub fn run(self) -> anyhow::Result<ExitCode> {
@@ -235,8 +235,8 @@ fn stamps(file: &Path, crates: &BTreeSet<Crate>) -> Stamps {
 fn add(stamps: &mut Stamps, path: &Path) {
     if path.is_dir() {
         entries(path).iter().for_each(|entry| add(stamps, entry));
-    } else if let Ok(metadata) = fs::metadata(path) {
-        stamps.insert(path.to_owned(), (metadata.mtime(), metadata.mtime_nsec(), metadata.len()));
+    } else if let Some(stamp) = Stamp::of(path) {
+        stamps.insert(path.to_owned(), stamp);
     }
 }
 

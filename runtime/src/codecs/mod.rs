@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::message::{BatchBuilder, HeaderSpan, MessageRef, Position, Span};
 
 pub use framing::{Framer, Framing};
+pub use record::{record_decoder, record_encoder, record_of, take_apart};
 
 /// Every codec there is, in the order of the reference.
 pub static CODECS: &[CodecSpec] = &[raw::SPEC, lines::SPEC, json::SPEC, csv::SPEC, record::SPEC];

@@ -32,6 +32,40 @@ pub const SPEC: CodecSpec = CodecSpec {
 #[serde(deny_unknown_fields)]
 struct Record {}
 
+/// The decoder of this codec, which has no settings.
+pub fn record_decoder() -> Box<dyn Decoder> {
+    Record {}.decoder()
+}
+
+/// The encoder of this codec, which has no settings.
+pub fn record_encoder() -> impl Encoder {
+    Record {}
+}
+
+/// A message as this codec writes it.
+///
+/// # Errors
+/// It cannot be written; any message can.
+pub fn record_of(message: &MessageRef<'_>) -> anyhow::Result<serde_json::Map<String, serde_json::Value>> {
+    let mut text = Vec::new();
+    record_encoder().encode(message, &mut text)?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+/// Puts the object or the list that a payload's text holds in place of the text, so that people can
+/// read it; false if it holds neither.
+pub fn take_apart(payload: &mut serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Object};
+    let inner = payload.as_str().and_then(|text| serde_json::from_str(text).ok());
+    match inner {
+        Some(inner @ (Object(_) | Array(_))) => {
+            *payload = inner;
+            true
+        }
+        _ => false,
+    }
+}
+
 impl DecoderConfig for Record {
     fn framing(&self) -> Framing {
         Framing::Lines

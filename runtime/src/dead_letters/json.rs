@@ -1,12 +1,9 @@
 //! Dead letters as people and programs read them: what `dlq --json` and `dlq export` print.
 
-use std::sync::Arc;
-
-use anyhow::Context;
 use serde::Serialize;
 
 use super::{DeadLetter, time_text};
-use crate::codecs::{CODECS, Encoder};
+use crate::codecs::{Encoder, record_encoder};
 use crate::message::{BatchBuilder, Message, Position};
 
 /// Everything of a dead letter but its message.
@@ -77,14 +74,8 @@ pub fn record(message: &Message) -> anyhow::Result<Vec<u8>> {
     builder.push_message(message, Position::default());
     let batch = builder.finish();
     let mut record = Vec::new();
-    record_encoder()?.encode(&batch.message(0), &mut record)?;
+    record_encoder().encode(&batch.message(0), &mut record)?;
     Ok(record)
-}
-
-fn record_encoder() -> anyhow::Result<Arc<dyn Encoder>> {
-    let codec = CODECS.iter().find(|codec| codec.name == "record").context("there is no codec `record`")?;
-    (codec.encoder)(serde_json::json!({}))
-        .map_err(|problems| anyhow::anyhow!("the codec `record` wants a configuration: {problems:?}"))
 }
 
 #[cfg(test)]

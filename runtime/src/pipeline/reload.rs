@@ -5,7 +5,6 @@
 //! all of that went well do they get it. Whatever fails leaves the old plugin running.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +22,7 @@ use crate::config::report::{Located, Report};
 use crate::config::{self, Environment, Pipeline, Reading};
 use crate::dead_letters::masks::Masks;
 use crate::plugin::{Plugin, PluginCode, PluginIdentity, PluginSpec, Reload};
+use crate::stamp::Stamp;
 use crate::state::States;
 
 /// How often files of plugins are looked at. One is taken when two looks have seen it alike, so that
@@ -73,9 +73,6 @@ struct Watched {
     /// How it looked when its content was last tried.
     tried: Option<Stamp>,
 }
-
-/// Tells one content of a file from another: when it was changed, its size, its inode.
-type Stamp = (i64, i64, u64, u64);
 
 /// Which of a plugin and its candidate.
 #[derive(Clone, Copy)]
@@ -162,7 +159,7 @@ impl Reloader {
         self.watched.retain(|file, _| files.contains(file));
         let mut changed = Vec::new();
         for file in files {
-            let now = stamp(&file).await;
+            let now = tokio::fs::metadata(&file).await.ok().as_ref().map(Stamp::from);
             let watched = self.watched.entry(file.clone()).or_default();
             // A file that is gone may be on its way: the plugin that runs needs it no more.
             if now.is_some() && now == watched.seen && now != watched.tried {
@@ -334,11 +331,6 @@ fn file_of(spec: &PluginSpec) -> Option<PathBuf> {
         (PluginCode::File(file), Reload::ChangedFile) => Some(file.clone()),
         _ => None,
     }
-}
-
-async fn stamp(file: &Path) -> Option<Stamp> {
-    let metadata = tokio::fs::metadata(file).await.ok()?;
-    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino()))
 }
 
 /// Shows in the metrics what runs.

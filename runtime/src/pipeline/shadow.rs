@@ -18,7 +18,7 @@ use similar::TextDiff;
 use super::assemble::Host;
 use super::budget::Budget;
 use super::lane::Step;
-use crate::codecs::CODECS;
+use crate::codecs::{record_of, take_apart};
 use crate::dead_letters::masks::Masks;
 use crate::message::{Batch, BatchBuilder, MessageRef};
 use crate::observe::limiter::Limiter;
@@ -384,13 +384,11 @@ impl Shadow {
         self.masks.hide_in_message(&mut owned, false);
         let mut out = BatchBuilder::new();
         out.push_message(&owned, message.position());
-        let mut value = as_record(&out.finish().message(0)).unwrap_or_else(|error| error.to_string().into());
-        if let Some(payload) = value.get_mut("payload")
-            && let Some(Ok(inner @ (Value::Object(_) | Value::Array(_)))) =
-                payload.as_str().map(serde_json::from_str)
-        {
-            *payload = inner;
-        }
+        let mut value = match record_of(&out.finish().message(0)) {
+            Ok(record) => Value::Object(record),
+            Err(error) => error.to_string().into(),
+        };
+        value.get_mut("payload").map(take_apart);
         if let Some(routes) = routes {
             value["routes"] = routes.into();
         }
@@ -405,15 +403,6 @@ fn is_same(old: &MessageRef<'_>, new: &MessageRef<'_>) -> bool {
         && old.timestamp_ms() == new.timestamp_ms()
         && old.headers().eq(new.headers())
         && routes(old) == routes(new)
-}
-
-fn as_record(message: &MessageRef<'_>) -> anyhow::Result<Value> {
-    let spec = CODECS.iter().find(|spec| spec.name == "record").expect("the codec is there");
-    let encoder = (spec.encoder)(serde_json::json!({}))
-        .map_err(|_| anyhow::anyhow!("the codec record needs no settings"))?;
-    let mut text = Vec::new();
-    encoder.encode(message, &mut text)?;
-    Ok(serde_json::from_slice(&text)?)
 }
 
 fn difference(old: &str, new: &str) -> String {

@@ -1,6 +1,7 @@
 //! The conversion of what guests give back, for the fuzzer under `runtime/fuzz`.
 
-use super::bindings::{Outcome, Reads, Reason};
+use super::bindings::Reads;
+pub use super::bindings::{Outcome, Reason};
 use super::convert::{Columns, headers_of};
 use super::outcome::Assembly;
 use crate::config::units::ByteSize;
@@ -9,29 +10,15 @@ use crate::message::{BatchBuilder, Message, Position, Span};
 /// What one row may give.
 const LIMIT: ByteSize = ByteSize::kib(4);
 
-/// What a guest gives back, as `plugin-sdk/wit/plugin.wit` names it.
-pub struct Answer {
-    pub verdicts: Vec<u8>,
-    pub arena: Vec<u8>,
-    pub emitted: Vec<u32>,
-    pub headers: Vec<u32>,
-    pub timestamps: Vec<i64>,
-    pub routes: Vec<Vec<String>>,
-    /// row, code, text
-    pub reasons: Vec<(u32, String, String)>,
-}
-
-impl Answer {
-    fn all_pass(rows: usize) -> Answer {
-        Answer {
-            verdicts: vec![0; rows],
-            arena: Vec::new(),
-            emitted: Vec::new(),
-            headers: Vec::new(),
-            timestamps: Vec::new(),
-            routes: Vec::new(),
-            reasons: Vec::new(),
-        }
+fn all_pass(rows: usize) -> Outcome {
+    Outcome {
+        verdicts: vec![0; rows],
+        arena: Vec::new(),
+        emitted: Vec::new(),
+        headers: Vec::new(),
+        timestamps: Vec::new(),
+        routes: Vec::new(),
+        reasons: Vec::new(),
     }
 }
 
@@ -40,7 +27,7 @@ impl Answer {
 ///
 /// # Panics
 /// An answer that was taken makes rows that are none, or one that was refused leaves something behind.
-pub fn take(messages: &[Message], answers: Vec<Answer>) {
+pub fn take(messages: &[Message], answers: Vec<Outcome>) {
     let mut builder = BatchBuilder::new();
     for (number, message) in messages.iter().enumerate() {
         let position = Position { partition: 0, offset: number as u64, record: 0 };
@@ -55,11 +42,8 @@ pub fn take(messages: &[Message], answers: Vec<Answer>) {
     while taken < input.len() {
         let rows = (input.len() - taken).min(2);
         columns.fill(&batch, &input[taken..taken + rows], Reads::all(), u64::MAX);
-        let answer = answers.next().unwrap_or_else(|| Answer::all_pass(rows));
-        let Answer { verdicts, arena, emitted, headers, timestamps, routes, reasons } = answer;
-        let reasons = reasons.into_iter().map(|(row, code, text)| Reason { row, code, text }).collect();
-        let outcome = Outcome { verdicts, arena, emitted, headers, timestamps, routes, reasons };
-        if let Ok(tally) = assembly.take(outcome, &mut batch, &columns, &input, taken, LIMIT) {
+        let answer = answers.next().unwrap_or_else(|| all_pass(rows));
+        if let Ok(tally) = assembly.take(answer, &mut batch, &columns, &input, taken, LIMIT) {
             let told = tally.passed + tally.dropped + tally.emitted + tally.rejected + tally.retried;
             assert_eq!(told, rows as u64, "{tally:?}");
             taken += rows;

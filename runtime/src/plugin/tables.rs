@@ -1,10 +1,8 @@
 //! Tables for `lookup`: loaded when the plugin is, and again when their file changes.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -15,6 +13,7 @@ use super::LookupTable;
 use super::capabilities::{line_to_add, quoted};
 use crate::config::problem::Problem;
 use crate::config::units::ByteSize;
+use crate::stamp::Stamp;
 
 /// Largest file of a table, which is held in memory whole.
 const MAX_FILE: ByteSize = ByteSize::mib(256);
@@ -67,9 +66,6 @@ struct Watched {
     look_at: Instant,
 }
 
-/// Tells one content of a file from another: when it was changed, its size, its inode.
-type Stamp = (i64, i64, u64, u64);
-
 /// Shortest time between two looks at a file.
 const MIN_RELOAD: Duration = Duration::from_millis(100);
 
@@ -79,7 +75,7 @@ impl Tables {
     pub fn load(specs: &BTreeMap<String, LookupTable>) -> Result<Arc<Tables>, Vec<Problem>> {
         let (mut granted, mut watched, mut problems) = (Granted::default(), Vec::new(), Vec::new());
         for (name, table) in specs {
-            let stamp = stamp(&table.file);
+            let stamp = Stamp::of(&table.file);
             match load(table) {
                 Ok(rows) => {
                     granted.0.insert(name.clone(), Arc::new(rows));
@@ -110,7 +106,7 @@ impl Tables {
         let now = Instant::now();
         for watched in lock(&self.watched).iter_mut().filter(|watched| watched.look_at <= now) {
             watched.look_at = next_look(&watched.table);
-            let stamp = stamp(&watched.table.file);
+            let stamp = Stamp::of(&watched.table.file);
             if stamp.is_none() || stamp == watched.stamp {
                 continue;
             }
@@ -141,11 +137,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 fn next_look(table: &LookupTable) -> Instant {
     Instant::now() + table.reload.0.max(MIN_RELOAD)
-}
-
-fn stamp(file: &Path) -> Option<Stamp> {
-    let metadata = fs::metadata(file).ok()?;
-    Some((metadata.mtime(), metadata.mtime_nsec(), metadata.len(), metadata.ino()))
 }
 
 /// Collects rows and says where one is wrong.
@@ -280,6 +271,9 @@ fn without_place(error: &serde_json::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
     use crate::config::units::Interval;
 
@@ -375,7 +369,7 @@ mod tests {
         };
         wait_for(&|| value(&tables).contains("newer"));
         fs::write(folder.path().join("t.csv"), "id,v\n1,broken\n1,twice\n").unwrap();
-        let written = stamp(&folder.path().join("t.csv"));
+        let written = Stamp::of(&folder.path().join("t.csv"));
         // Its thread holds the tables until it is done.
         wait_for(&|| {
             value(&tables).contains("newer")

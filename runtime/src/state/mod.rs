@@ -231,8 +231,7 @@ impl States {
         self.make_room(space, entries, allowed, now_ms)?;
         let mut overlay = self.overlay();
         for (writer, entry) in entries {
-            let expires_at_ms = expiry(*entry, allowed, now_ms);
-            calling.note(overlay.write(space, writer, *entry, expires_at_ms), writer);
+            calling.write(&mut overlay, space, writer, *entry, expiry(*entry, allowed, now_ms));
         }
         Ok(())
     }
@@ -263,8 +262,7 @@ impl States {
                 };
                 match there {
                     None => {
-                        let expires_at_ms = expiry(*entry, allowed, now_ms);
-                        calling.note(overlay.write(space, writer, *entry, expires_at_ms), writer);
+                        calling.write(overlay, space, writer, *entry, expiry(*entry, allowed, now_ms));
                         Inserted::Yes
                     }
                     Some(Some(other)) => match overlay.pending(other) {
@@ -390,7 +388,15 @@ pub struct Calling {
 const ENTRY_BYTES: usize = 200;
 
 impl Calling {
-    fn note(&mut self, place: overlay::Place, writer: &Writer) {
+    fn write(
+        &mut self,
+        overlay: &mut Overlay,
+        space: &str,
+        writer: &Writer,
+        entry: Entry<'_>,
+        expires_at_ms: i64,
+    ) {
+        let place = overlay.write(space, writer, entry, expires_at_ms);
         self.bytes += ENTRY_BYTES + place.bytes as usize;
         self.written.push((writer.row, place));
     }

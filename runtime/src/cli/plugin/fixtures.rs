@@ -1,13 +1,12 @@
 //! Messages in files of records, and what a plugin makes of them as lines that can be compared.
 
 use std::path::Path;
-use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use crate::codecs::{CODECS, CodecSpec, DecoderConfig, Encoder, FrameMeta};
+use crate::codecs::{FrameMeta, record_decoder, record_of};
 use crate::message::{Batch, BatchBuilder, MAX_ARENA_BYTES, MessageRef, Position, Span};
 use crate::plugin::{FateVerdict, Processed};
 
@@ -21,7 +20,7 @@ pub fn messages(file: &Path) -> anyhow::Result<Batch> {
     let text = Bytes::from(text);
     let lines = text.split(|&byte| byte == b'\n').enumerate();
     let lines = lines.filter(|(_, line)| !line.trim_ascii().is_empty());
-    let mut decoder = record_decoder()?.decoder();
+    let mut decoder = record_decoder();
     let mut out = BatchBuilder::new();
     let arena = out.arena(text.clone());
     for (number, (line, frame)) in lines.enumerate() {
@@ -59,7 +58,7 @@ fn normal(text: &str) -> anyhow::Result<Value> {
     let arena = out.arena(Bytes::copy_from_slice(text.as_bytes()));
     let meta = FrameMeta { key: Span::ABSENT, headers: &[], timestamp_ms: 0, position: Position::default() };
     let frame = Span::new(arena, 0, text.len() as u32);
-    record_decoder()?.decoder().decode(text.as_bytes(), frame, &meta, &mut out)?;
+    record_decoder().decode(text.as_bytes(), frame, &meta, &mut out)?;
     let mut line = line(&out.finish().message(0))?;
     line.extend(besides.into_iter().map(|(name, value)| (name.to_owned(), value)));
     Ok(Value::Object(line))
@@ -67,9 +66,7 @@ fn normal(text: &str) -> anyhow::Result<Value> {
 
 /// A message as a line of a fixture.
 pub fn line(message: &MessageRef<'_>) -> anyhow::Result<Map<String, Value>> {
-    let mut text = Vec::new();
-    record_encoder()?.encode(message, &mut text)?;
-    let mut line: Map<String, Value> = serde_json::from_slice(&text)?;
+    let mut line = record_of(message)?;
     if line.get("timestamp").is_some_and(|time| time == NO_TIME) {
         line.remove("timestamp");
     }
@@ -140,24 +137,6 @@ impl Outcome {
                 serde_json::json!({ "verdict": verdict, "code": code, "reason": reason })
             }
         }
-    }
-}
-
-fn record() -> anyhow::Result<&'static CodecSpec> {
-    CODECS.iter().find(|codec| codec.name == "record").context("there is a codec `record`")
-}
-
-fn record_decoder() -> anyhow::Result<Arc<dyn DecoderConfig>> {
-    match (record()?.decoder)(Value::Object(Map::new())) {
-        Ok(decoder) => Ok(decoder),
-        Err(problems) => bail!("the codec `record` has no settings: {problems:?}"),
-    }
-}
-
-fn record_encoder() -> anyhow::Result<Arc<dyn Encoder>> {
-    match (record()?.encoder)(Value::Object(Map::new())) {
-        Ok(encoder) => Ok(encoder),
-        Err(problems) => bail!("the codec `record` has no settings: {problems:?}"),
     }
 }
 

@@ -15,6 +15,7 @@ use super::build::build;
 use super::fixtures::{self, Outcome};
 use super::section;
 use super::toolchain::Way;
+use crate::codecs::take_apart;
 use crate::message::Batch;
 use crate::observe::metrics::{Metrics, PluginMetrics};
 use crate::plugin::{Determined, Instance, Plugin, PluginScope};
@@ -196,7 +197,7 @@ pub fn diff(expected: &[Value], got: &[Value]) -> String {
     let lines = |values: &[Value]| values.iter().map(|value| format!("{value:#}\n")).collect::<String>();
     let apart = |values: &[Value]| {
         let mut values = values.to_vec();
-        values.iter_mut().for_each(take_apart);
+        values.iter_mut().for_each(payloads_apart);
         lines(&values)
     };
     let (mut old, mut new) = (apart(expected), apart(got));
@@ -206,17 +207,16 @@ pub fn diff(expected: &[Value], got: &[Value]) -> String {
     TextDiff::from_lines(&old, &new).unified_diff().context_radius(3).to_string()
 }
 
-fn take_apart(value: &mut Value) {
+fn payloads_apart(value: &mut Value) {
     match value {
         Value::Object(fields) => {
             for (name, field) in fields {
-                match field.as_str().filter(|_| name == "payload").map(serde_json::from_str::<Value>) {
-                    Some(Ok(inner @ (Value::Object(_) | Value::Array(_)))) => *field = inner,
-                    _ => take_apart(field),
+                if name != "payload" || !take_apart(field) {
+                    payloads_apart(field);
                 }
             }
         }
-        Value::Array(elements) => elements.iter_mut().for_each(take_apart),
+        Value::Array(elements) => elements.iter_mut().for_each(payloads_apart),
         _ => {}
     }
 }

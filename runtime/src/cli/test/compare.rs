@@ -3,6 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::cli::plugin::diff;
+use crate::codecs::take_apart;
 use crate::config::test_section::{ExpectedLetter, ExpectedMessage, milliseconds};
 use crate::dead_letters::{DeadLetter, time_text};
 
@@ -153,11 +154,7 @@ fn only_asked_for(expected: &[Parts], got: &Parts) -> Parts {
 
 /// With a payload of JSON taken apart.
 fn readable(mut parts: Parts) -> Parts {
-    if let Some(payload) = parts.get_mut("payload")
-        && let Some(json @ (Value::Object(_) | Value::Array(_))) = json_of(payload)
-    {
-        *payload = json;
-    }
+    parts.get_mut("payload").map(take_apart);
     parts
 }
 

@@ -24,6 +24,7 @@ use super::grants::Grants;
 use super::guest::{Clock, Guest};
 use super::tables::Tables;
 use crate::config::problem::Problem;
+use crate::config::units::ByteSize;
 use http::Server;
 
 /// What is granted to a plugin, made ready.
@@ -108,30 +109,45 @@ impl lookup::Host for Guest {
             let (keys, []) = keys.as_chunks::<2>() else {
                 return Err(malformed("looked up an odd number of u32: a key is two of them").into());
             };
-            let mut values = lookup::Values { arena: Vec::new(), found: Vec::with_capacity(keys.len() * 2) };
+            let mut values = Packed::new(keys.len(), guest.memory.limit);
             for &[start, len] in keys {
-                let row = match start {
+                values.push(match start {
                     NONE => None,
                     _ => table.get(key_of(&arena, start, len)?),
-                };
-                let span = match row {
-                    Some(row) => {
-                        let start = values.arena.len() as u32;
-                        values.arena.extend_from_slice(row);
-                        [start, row.len() as u32]
-                    }
-                    None => [NONE, 0],
-                };
-                // What does not fit the guest need not be made.
-                if values.arena.len() > guest.memory.limit {
-                    return Err(
-                        Stop::Lookup(crate::config::units::ByteSize(guest.memory.limit as u64)).into()
-                    );
-                }
-                values.found.extend_from_slice(&span);
+                })?;
             }
-            Ok(Ok(values))
+            let Packed { arena, found, .. } = values;
+            Ok(Ok(lookup::Values { arena, found }))
         })
+    }
+}
+
+/// What was found for the keys of a call, as it goes to the guest.
+struct Packed {
+    arena: Vec<u8>,
+    /// A span a key.
+    found: Vec<u32>,
+    /// Bytes that the guest has room for.
+    limit: usize,
+}
+
+impl Packed {
+    fn new(keys: usize, limit: usize) -> Packed {
+        Packed { arena: Vec::new(), found: Vec::with_capacity(keys * 2), limit }
+    }
+
+    fn push(&mut self, value: Option<&[u8]>) -> Result<(), Stop> {
+        let Some(value) = value else {
+            self.found.extend([NONE, 0]);
+            return Ok(());
+        };
+        self.found.extend([self.arena.len() as u32, value.len() as u32]);
+        self.arena.extend_from_slice(value);
+        // What does not fit the guest need not be made.
+        match self.arena.len() > self.limit {
+            true => Err(Stop::Lookup(ByteSize(self.limit as u64))),
+            false => Ok(()),
+        }
     }
 }
 

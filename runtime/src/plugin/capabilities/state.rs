@@ -8,7 +8,7 @@ use super::super::fault::Stop;
 use super::super::guest::{Clock, Guest};
 use super::super::outcome::Assembly;
 use super::super::{FateVerdict, grants::StateSpace};
-use super::{key_of, line_to_add, malformed, quoted};
+use super::{Packed, key_of, line_to_add, malformed, quoted};
 use crate::config::units::ByteSize;
 use crate::message::Row;
 use crate::state::{Allowed, Calling, Entry, Inserted, Owner, Pending, States, Ticket, Writer};
@@ -144,13 +144,20 @@ fn allowed(space: StateSpace) -> Allowed {
     Allowed { ttl_ms, size: space.size }
 }
 
-/// The entries of a call, checked, or what is wrong with one.
-fn entries<'a>(
+/// What a call wants to write: what is allowed, and its entries, checked.
+type ToWrite<'a> = (Allowed, Vec<(Writer, Entry<'a>)>);
+
+fn to_write<'a>(
     guest: &Guest,
+    space: &str,
     arena: &'a [u8],
     entries: &[u32],
     ttl_ms: u64,
-) -> Result<Result<Vec<(Writer, Entry<'a>)>, String>, Stop> {
+) -> Result<Result<ToWrite<'a>, StateError>, Stop> {
+    let allowed = match granted(guest, space) {
+        Ok(space) => allowed(space),
+        Err(refused) => return Ok(Err(refused)),
+    };
     let (entries, []) = entries.as_chunks::<5>() else {
         return Err(malformed("wrote entries of state that are not five u32 each"));
     };
@@ -162,11 +169,11 @@ fn entries<'a>(
             _ => Some(key_of(arena, value, value_len)?),
         };
         if let Some(wrong) = wrong_in(key, value) {
-            return Ok(Err(wrong));
+            return Ok(Err(StateError::Failed(wrong)));
         }
         checked.push((guest.keeping.writer(row)?, Entry { key, value, ttl_ms }));
     }
-    Ok(Ok(checked))
+    Ok(Ok((allowed, checked)))
 }
 
 fn wrong_in(key: &[u8], value: Option<&[u8]>) -> Option<String> {
@@ -200,29 +207,21 @@ impl state::Host for Guest {
             let (keys, []) = keys.as_chunks::<2>() else {
                 return Err(malformed("asked for an odd number of u32: a key is two of them").into());
             };
-            let mut values = Values { arena: Vec::new(), found: Vec::with_capacity(keys.len() * 2) };
             if keys.is_empty() {
-                return Ok(Ok(values));
+                return Ok(Ok(Values { arena: Vec::new(), found: Vec::new() }));
             }
             let keys =
                 keys.iter().map(|&[start, len]| key_of(&arena, start, len)).collect::<Result<Vec<_>, _>>()?;
-            let states = guest.keeping.states()?;
-            let found = match states.get(&space, keys.iter().copied(), guest.now_ms) {
+            let found = match guest.keeping.states()?.get(&space, keys.iter().copied(), guest.now_ms) {
                 Ok(found) => found,
                 Err(error) => return Ok(Err(told(error))),
             };
-            for value in found {
-                let Some(value) = value else {
-                    values.found.extend([NONE, 0]);
-                    continue;
-                };
-                values.found.extend([values.arena.len() as u32, value.len() as u32]);
-                values.arena.extend_from_slice(&value);
-                if values.arena.len() > guest.memory.limit {
-                    return Err(Stop::Lookup(ByteSize(guest.memory.limit as u64)).into());
-                }
+            let mut values = Packed::new(found.len(), guest.memory.limit);
+            for value in &found {
+                values.push(value.as_deref())?;
             }
-            Ok(Ok(values))
+            let Packed { arena, found, .. } = values;
+            Ok(Ok(Values { arena, found }))
         })
     }
 
@@ -234,13 +233,9 @@ impl state::Host for Guest {
         ttl_ms: u64,
     ) -> wasmtime::Result<Result<(), StateError>> {
         Clock::host_call(self, |guest| {
-            let allowed = match granted(guest, &space) {
-                Ok(space) => allowed(space),
+            let (allowed, entries) = match to_write(guest, &space, &arena, &list, ttl_ms)? {
+                Ok(to_write) => to_write,
                 Err(refused) => return Ok(Err(refused)),
-            };
-            let entries = match entries(guest, &arena, &list, ttl_ms)? {
-                Ok(entries) => entries,
-                Err(wrong) => return Ok(Err(StateError::Failed(wrong))),
             };
             if entries.is_empty() {
                 return Ok(Ok(()));
@@ -259,13 +254,9 @@ impl state::Host for Guest {
         ttl_ms: u64,
     ) -> wasmtime::Result<Result<Vec<u8>, StateError>> {
         Clock::host_call(self, |guest| {
-            let allowed = match granted(guest, &space) {
-                Ok(space) => allowed(space),
+            let (allowed, entries) = match to_write(guest, &space, &arena, &list, ttl_ms)? {
+                Ok(to_write) => to_write,
                 Err(refused) => return Ok(Err(refused)),
-            };
-            let entries = match entries(guest, &arena, &list, ttl_ms)? {
-                Ok(entries) => entries,
-                Err(wrong) => return Ok(Err(StateError::Failed(wrong))),
             };
             if entries.is_empty() {
                 return Ok(Ok(Vec::new()));
