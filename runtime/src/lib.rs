@@ -4,6 +4,7 @@
 //! - [`message`]: what flows
 //! - [`config`]: pipeline files, read and checked
 //! - [`sources`], [`codecs`], [`sinks`]: the world outside
+//! - `kafka`: what source, sink and dead letters of that kind share
 //! - [`plugin`]: the sandbox
 //! - [`pipeline`]: the journey of a message, the only code that can settle one
 //! - [`dead_letters`]: what was given up, and how it comes back
@@ -18,6 +19,8 @@ pub mod cli;
 pub mod codecs;
 pub mod config;
 pub mod dead_letters;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod message;
 pub mod observe;
 pub mod pipeline;

@@ -1,5 +1,6 @@
 //! TLS: rustls with the provider ring, and PEM files.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,6 +49,12 @@ pub fn server_config(certificates: &Path, key: &Path) -> anyhow::Result<Arc<Serv
         .with_context(|| format!("{} and {} do not go together", certificates.display(), key.display()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config.into())
+}
+
+/// Whether a host, as it stands in a url, is this machine itself.
+pub fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// An authority and the certificates it has signed, as PEM files in a folder.

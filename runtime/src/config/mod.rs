@@ -31,7 +31,7 @@ use crate::plugin::{Plugin, PluginSpec};
 use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
 pub use load::{FileTests, load, load_plugins, load_tests};
-pub use parse::parse;
+pub use parse::{escape, parse};
 use problem::Problem;
 pub use reading::Reading;
 use test_section::TestCase;

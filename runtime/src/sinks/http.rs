@@ -5,7 +5,6 @@ mod call;
 mod request;
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -280,7 +279,7 @@ impl HttpSink {
                     .help("url = \"https://...\""),
             );
         }
-        if !self.allow_plaintext && !is_loopback(&url) {
+        if !self.allow_plaintext && !tls::is_loopback(url.host_str().unwrap_or_default()) {
             problems.push(
                 Problem::new("/url", "messages would be sent unencrypted to another machine")
                     .help("begin it with https://, or say `allow_plaintext = true`"),
@@ -466,13 +465,6 @@ impl Tls {
             .with_context(|| format!("{} and {} do not go together", certificate.display(), key.display()))?;
         Ok(Some(identity))
     }
-}
-
-/// Whether a url leads to this machine itself.
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A key as it stands in a JSON pointer (RFC 6901, section 3).
