@@ -37,7 +37,10 @@ pub fn source(document: &mut Document, folders: &Folders, value: Value) -> Optio
         codec: Arc::clone(&codec),
         max_message_bytes: common.max_message_bytes.as_usize(),
         checkpoints: Arc::new(NoCheckpoints),
+        budget: super::Settings::default().budget.as_usize(),
         budget_is_used_up: Arc::default(),
+        waits: Arc::default(),
+        metrics: Arc::default(),
     };
     if !folders.is_for_tests {
         let mut problems = Vec::new();

@@ -1,7 +1,7 @@
 //! What librdkafka calls back: its log and its errors become ours, and tokens are asked for.
 
 use std::error::Error;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
@@ -11,17 +11,24 @@ use super::token::Tokens;
 use crate::config::secrets::Redactor;
 
 /// What callbacks of a client need.
+#[derive(Clone)]
 pub struct ClusterContext {
     /// Whose client it is, for the log: `source kafka of orders`.
     of: String,
-    tokens: Option<Tokens>,
+    tokens: Option<Arc<Tokens>>,
     /// The last error that has to do with no message: a broker that is not there, a refusal.
-    last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    last_error: Arc<Mutex<Option<(RDKafkaErrorCode, String)>>>,
 }
 
 impl ClusterContext {
     pub(super) fn new(of: &str, tokens: Option<Tokens>) -> ClusterContext {
-        ClusterContext { of: of.to_owned(), tokens, last_error: Mutex::default() }
+        ClusterContext { of: of.to_owned(), tokens: tokens.map(Arc::new), last_error: Arc::default() }
+    }
+
+    /// The last error that has to do with no message, in words.
+    pub fn last_error(&self) -> Option<String> {
+        let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        last.as_ref().map(|(_, reason)| reason.clone())
     }
 
     /// Takes the last error that has to do with no message.

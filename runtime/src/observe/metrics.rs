@@ -41,6 +41,10 @@ pub struct Metrics {
     pub retries: IntCounterVec,
     pub in_flight_bytes: IntGaugeVec,
     pub sink_unavailable: IntGaugeVec,
+    pub kafka_lag: IntGaugeVec,
+    pub kafka_rebalances: IntCounterVec,
+    pub kafka_commit: HistogramVec,
+    pub kafka_transactions: IntCounterVec,
 }
 
 /// From half a millisecond to half a minute.
@@ -85,6 +89,15 @@ impl Metrics {
             &["queue", "type"],
         )
         .expect("the name is valid");
+        let kafka_commit = HistogramVec::new(
+            HistogramOpts::new(
+                "millstream_kafka_commit_seconds",
+                "time that a commit of offsets, or of a transaction with them, took",
+            )
+            .buckets(LATENCY_BUCKETS.to_vec()),
+            &["pipeline"],
+        )
+        .expect("the name is valid");
         let plugin_histograms = HistogramVec::new(
             HistogramOpts::new("millstream_plugin_histogram", "what a plugin observed, by the name it chose")
                 .buckets(prometheus::exponential_buckets(0.001, 4.0, 16).expect("the numbers are valid")),
@@ -96,6 +109,7 @@ impl Metrics {
             Box::new(plugin_seconds.clone()),
             Box::new(plugin_peak_memory.clone()),
             Box::new(processing.clone()),
+            Box::new(kafka_commit.clone()),
         ] {
             registry.register(metric).expect("the name is used once");
         }
@@ -189,6 +203,22 @@ impl Metrics {
                 "millstream_sink_unavailable",
                 "1 while a sink cannot take anything",
                 &["pipeline", "sink"],
+            ),
+            kafka_lag: gauge(
+                "millstream_kafka_lag",
+                "messages of a partition that are not committed yet, of the partitions that this member has",
+                &["pipeline", "topic", "partition"],
+            ),
+            kafka_rebalances: counter(
+                "millstream_kafka_rebalances_total",
+                "changes of what this member has: assigned, revoked (drained first) or lost",
+                &["pipeline", "event"],
+            ),
+            kafka_commit,
+            kafka_transactions: counter(
+                "millstream_kafka_transactions_total",
+                "transactions by how they ended: committed or aborted",
+                &["pipeline", "result"],
             ),
             registry,
             watched: Mutex::default(),

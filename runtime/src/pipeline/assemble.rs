@@ -14,6 +14,7 @@ use crate::dead_letters::masks::Masks;
 use crate::dead_letters::sink_writer::SinkWriter;
 use crate::dead_letters::store::DeadLetterStore;
 use crate::observe::metrics::Metrics;
+use crate::observe::waits::Waits;
 use crate::plugin::{Plugin, PluginEngine};
 use crate::sinks::{Sink, SinkContext};
 use crate::sources::{OpenSource, Replay, SourceContext};
@@ -77,6 +78,7 @@ pub fn assemble(
     let rows = source.common.batch;
     let source_kind = source.kind;
     let positions_last = source.config.traits().replay == Replay::Yes;
+    let waits = Arc::new(Waits::default());
     let states = States::of(folder);
     states.open(plugins.iter().flat_map(|plugin| plugin.grants.spaces()))?;
     let source = match replay {
@@ -88,7 +90,10 @@ pub fn assemble(
                 codec: source.codec,
                 max_message_bytes: source.common.max_message_bytes.as_usize(),
                 checkpoints: Arc::new(folder.clone()),
+                budget: settings.budget.as_usize(),
                 budget_is_used_up: budget.used_up(),
+                waits: Arc::clone(&waits),
+                metrics: Arc::clone(&host.metrics),
             };
             source.config.open(context).with_context(|| format!("source {source_kind}"))?
         }
@@ -123,6 +128,7 @@ pub fn assemble(
         positions_last,
         letters: None,
         budget,
+        waits,
         metrics: Arc::clone(&host.metrics),
     })
 }

@@ -10,6 +10,8 @@ pub struct Budget {
     limit: usize,
     in_flight: AtomicUsize,
     guests: AtomicUsize,
+    /// What the source holds of messages that it has not returned yet.
+    reserved: AtomicUsize,
     freed: Notify,
     used_up: Arc<AtomicBool>,
 }
@@ -20,6 +22,7 @@ impl Budget {
             limit,
             in_flight: AtomicUsize::new(0),
             guests: AtomicUsize::new(0),
+            reserved: AtomicUsize::new(0),
             freed: Notify::new(),
             used_up: Arc::new(AtomicBool::new(false)),
         }
@@ -44,7 +47,8 @@ impl Budget {
     /// that hold the whole budget would stop the source for good.
     fn room(&self) -> usize {
         let in_flight = self.in_flight.load(Ordering::Acquire);
-        let left = self.limit.saturating_sub(in_flight + self.guests.load(Ordering::Relaxed));
+        let held = self.guests.load(Ordering::Relaxed) + self.reserved.load(Ordering::Relaxed);
+        let left = self.limit.saturating_sub(in_flight + held);
         if in_flight == 0 { left.max(1) } else { left }
     }
 
@@ -63,6 +67,12 @@ impl Budget {
                 }
             }
         }
+    }
+
+    /// A source may hold that much besides what it returns, from now on.
+    pub(super) fn reserve(&self, bytes: usize) {
+        self.reserved.fetch_add(bytes, Ordering::Relaxed);
+        self.note();
     }
 
     pub(super) fn take(&self, bytes: usize) {

@@ -239,6 +239,7 @@ impl World {
             positions_last: true,
             letters: None,
             budget: Arc::new(Budget::new(1 << 20)),
+            waits: Arc::default(),
             metrics,
         }
     }

@@ -66,8 +66,13 @@ impl Ingest {
                 self.progress.read.store(read_bytes, Relaxed);
                 self.progress.total.store(total_bytes, Relaxed);
             }
-            let Read::Batch(read) = read else { return Ok(()) };
-            self.feeder.feed(read).await;
+            match read {
+                Read::Batch(read) => self.feeder.feed(read).await,
+                Read::Lost(partitions) => {
+                    self.feeder.shared.ledger.forfeit(self.feeder.feed, &partitions);
+                }
+                Read::End => return Ok(()),
+            }
         }
     }
 

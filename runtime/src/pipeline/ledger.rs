@@ -167,7 +167,7 @@ struct RowOutcome {
     delivered: bool,
     dead_lettered: bool,
     returned: bool,
-    /// Its position has been handed to the committer.
+    /// Its position has been handed to the committer, or never will be.
     committed: bool,
 }
 
@@ -326,6 +326,18 @@ impl Ledger {
     /// Times from reading to settling of the batches settled since the last call.
     pub fn take_latencies(&self, feed: FeedId) -> Vec<Duration> {
         std::mem::take(&mut self.state().feeds[feed.0].latencies)
+    }
+
+    /// Nothing that was read of these partitions until now is committed any more: they belong to
+    /// somebody else. What of it is in flight goes on to its end.
+    pub fn forfeit(&self, feed: FeedId, partitions: &[u32]) {
+        let mut state = self.state();
+        for claim in state.claims.iter_mut().flatten().filter(|claim| claim.feed == feed.0) {
+            for (row, outcome) in claim.original.rows().iter().zip(&mut claim.outcomes) {
+                outcome.committed |= partitions.contains(&row.position.partition);
+            }
+        }
+        state.forget_finished_claims();
     }
 
     /// Takes what may be committed of a feed (P1): positions only so far as everything before them

@@ -38,6 +38,7 @@ use crate::config::{DeadLettersCommon, Ordering, Retry, Settings, SinkCommon};
 use crate::dead_letters::{Attach, DeadLetterWriter, Letters};
 use crate::message::{Row, SinkSet};
 use crate::observe::metrics::Metrics;
+use crate::observe::waits::Waits;
 use crate::sinks::{Sink, SinkTraits};
 use crate::sources::OpenSource;
 use crate::state::States;
@@ -50,7 +51,7 @@ use followers::Followers;
 use ingest::{Feeder, Ingest, SharedProgress};
 use lane::{Lane, Step};
 use ledger::{FeedId, Ledger, Snapshot};
-use status::{PipelineMetrics, Waits};
+use status::PipelineMetrics;
 use swap::Mailbox;
 
 /// Everything a pipeline is made of, opened and ready.
@@ -76,6 +77,8 @@ pub struct Parts {
     /// Where `millstream dlq` finds the dead letters, if it does.
     pub letters: Option<Letters>,
     pub budget: Arc<Budget>,
+    /// What it waits for, where the source tells it.
+    pub waits: Arc<Waits>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -92,7 +95,7 @@ pub struct Shared {
     pub retry: Retry,
     pub ledger: Arc<Ledger>,
     pub budget: Arc<Budget>,
-    pub waits: Waits,
+    pub waits: Arc<Waits>,
     pub metrics: PipelineMetrics,
     pub states: Arc<States>,
     /// See [`Parts::positions_last`].
@@ -186,7 +189,7 @@ pub fn start(parts: Parts, stop: CancellationToken) -> Running {
         retry: parts.retry.clone(),
         ledger,
         budget: Arc::clone(&parts.budget),
-        waits: Waits::default(),
+        waits: Arc::clone(&parts.waits),
         metrics,
         states: Arc::clone(&parts.states),
         positions_last: parts.positions_last,
@@ -315,6 +318,7 @@ impl Supervisor {
     ) {
         let Some(door) = self.door.clone() else { return };
         let OpenSource { name, reader, committer, describe } = source;
+        self.shared.budget.reserve(reader.reserved());
         let (feed, changed) = self.shared.ledger.add_feed(&name, committer.kind());
         let name: Arc<str> = name.into();
         let ingest = Ingest {

@@ -295,6 +295,7 @@ fn world(case: &Case) -> World {
         positions_last: true,
         letters: None,
         budget: Arc::new(Budget::new(16 << 10)),
+        waits: Arc::default(),
         metrics: Arc::new(Metrics::new()),
     };
     World { sinks, letters, committed, steps, parts }

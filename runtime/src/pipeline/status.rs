@@ -1,6 +1,6 @@
 //! What one can see of a pipeline from outside.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
@@ -14,28 +14,6 @@ use crate::observe::metrics::{Metrics, Observed};
 /// Values of a label that comes from messages or plugins: more of them count as `other`, so that
 /// nobody outside can make metrics grow.
 const LABEL_VALUES: usize = 50;
-
-/// What a pipeline waits for, and why: it is not ready meanwhile.
-#[derive(Debug, Default)]
-pub struct Waits {
-    reasons: Mutex<BTreeMap<String, String>>,
-}
-
-impl Waits {
-    pub fn set(&self, part: &str, reason: String) {
-        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).insert(part.to_owned(), reason);
-    }
-
-    pub fn clear(&self, part: &str) {
-        self.reasons.lock().unwrap_or_else(PoisonError::into_inner).remove(part);
-    }
-
-    /// Part and reason; empty if it waits for nothing.
-    pub fn reasons(&self) -> Vec<(String, String)> {
-        let reasons = self.reasons.lock().unwrap_or_else(PoisonError::into_inner);
-        reasons.iter().map(|(part, reason)| (part.clone(), reason.clone())).collect()
-    }
-}
 
 /// The metrics of a pipeline, with their labels put in.
 pub struct PipelineMetrics {

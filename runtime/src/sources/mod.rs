@@ -7,6 +7,8 @@ mod file;
 mod frames;
 mod generate;
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod stdin;
 mod stream;
 #[cfg(test)]
@@ -21,10 +23,19 @@ use async_trait::async_trait;
 use crate::codecs::DecoderConfig;
 use crate::config::problem::Problem;
 use crate::message::{Batch, Position};
+use crate::observe::metrics::Metrics;
+use crate::observe::waits::Waits;
 use crate::store::Checkpoints;
 
 /// Every source there is, in the order of the reference.
-pub static SOURCES: &[SourceSpec] = &[file::SPEC, stdin::SPEC, http::SPEC, generate::SPEC];
+pub static SOURCES: &[SourceSpec] = &[
+    file::SPEC,
+    stdin::SPEC,
+    http::SPEC,
+    #[cfg(feature = "kafka")]
+    kafka::SPEC,
+    generate::SPEC,
+];
 
 /// A row of [`SOURCES`].
 pub struct SourceSpec {
@@ -62,8 +73,13 @@ pub struct SourceContext {
     /// Over it a message becomes a dead letter with its first part and its size.
     pub max_message_bytes: usize,
     pub checkpoints: Arc<dyn Checkpoints>,
+    /// The budget of the pipeline (P6), in bytes.
+    pub budget: usize,
     /// True while the budget of P6 is used up and nothing is read.
     pub budget_is_used_up: Arc<AtomicBool>,
+    /// Where a source tells what it waits for.
+    pub waits: Arc<Waits>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// What a source can promise (P10).
@@ -116,6 +132,12 @@ pub trait Reader: Send {
     /// better by waiting is waited for inside, with a warning in the log.
     async fn read(&mut self, limit: ReadLimit) -> anyhow::Result<Read>;
 
+    /// Bytes that it may hold besides what it has returned: messages that it fetches beforehand. They
+    /// count in the budget (P6).
+    fn reserved(&self) -> usize {
+        0
+    }
+
     /// How far it is, if it has an end.
     fn progress(&self) -> Option<Progress> {
         None
@@ -125,6 +147,10 @@ pub trait Reader: Send {
 #[derive(Debug)]
 pub enum Read {
     Batch(ReadBatch),
+    /// These partitions belong to somebody else now, and not everything that was read of them is
+    /// settled: nothing of what was read of them until now is committed any more. They may come
+    /// back, and are then read again from where the other one was.
+    Lost(Vec<u32>),
     End,
 }
 

@@ -33,7 +33,10 @@ pub fn context(codec: &str, config: &str, checkpoints: &Arc<MemoryCheckpoints>) 
         codec: decoder(codec, config).unwrap(),
         max_message_bytes: 1 << 20,
         checkpoints: Arc::clone(checkpoints) as Arc<dyn Checkpoints>,
+        budget: 256 << 20,
         budget_is_used_up: Arc::new(AtomicBool::new(false)),
+        waits: Arc::default(),
+        metrics: Arc::default(),
     }
 }
 
@@ -84,6 +87,7 @@ pub async fn next(reader: &mut dyn Reader, limit: ReadLimit) -> Option<Vec<Row>>
     let read = tokio::time::timeout(DEADLINE, reader.read(limit)).await.expect("nothing came");
     match read.unwrap() {
         Read::Batch(read) => Some(Row::of(read)),
+        Read::Lost(partitions) => panic!("partitions {partitions:?} were lost"),
         Read::End => None,
     }
 }

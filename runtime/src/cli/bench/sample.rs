@@ -62,7 +62,10 @@ impl Sample {
             codec: source.codec,
             max_message_bytes: source.common.max_message_bytes.as_usize(),
             checkpoints: Arc::new(folder.clone()),
+            budget: pipeline.settings.budget.as_usize(),
             budget_is_used_up: Arc::default(),
+            waits: Arc::default(),
+            metrics: Arc::default(),
         };
         let mut opened = source.config.open(context).with_context(|| format!("source {kind}"))?;
         let (mut batches, mut count, mut bytes, mut rejected) = (Vec::new(), 0, 0, 0);
@@ -72,6 +75,7 @@ impl Sample {
             let read = opened.reader.read(ReadLimit { rows, bytes: READ_BYTES });
             let read = match tokio::time::timeout(IDLE, read).await {
                 Ok(Ok(Read::Batch(read))) => read,
+                Ok(Ok(Read::Lost(_))) => continue,
                 Ok(Ok(Read::End)) | Err(_) => break,
                 Ok(Err(error)) => return Err(error.context(format!("source {kind}"))),
             };
