@@ -14,5 +14,7 @@ mod kill;
 mod languages;
 mod outages;
 mod reload;
+#[cfg(feature = "kafka")]
+mod services;
 mod support;
 mod webhooks;

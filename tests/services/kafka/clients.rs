@@ -1,0 +1,228 @@
+//! What tests do with topics and groups, by librdkafka: it starts faster than a JVM. Where a test is
+//! about what other clients see, it takes `programs.rs` instead.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+
+use super::Kafka;
+use super::broker::Broker;
+use crate::support::DEADLINE;
+
+/// Of one request.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A message in a topic.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Record {
+    /// The producer chooses one if there is none.
+    pub partition: Option<i32>,
+    /// Of those that were read.
+    pub offset: i64,
+    pub timestamp_ms: Option<i64>,
+    pub key: Option<Vec<u8>>,
+    pub value: Option<Vec<u8>>,
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+}
+
+impl Record {
+    pub fn new(key: &str, value: &str) -> Record {
+        Record { key: Some(key.into()), value: Some(value.into()), ..Record::default() }
+    }
+
+    /// The value of a message that is text.
+    pub fn text(&self) -> &str {
+        let value = self.value.as_deref().expect("a value");
+        std::str::from_utf8(value).expect("the value is UTF-8")
+    }
+}
+
+/// A name that no other test has, of any process.
+pub fn unique(prefix: &str) -> String {
+    format!("{prefix}-{:016x}", rand::random::<u64>())
+}
+
+impl Kafka {
+    /// A client of this cluster; more properties can be set.
+    pub fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap).set("log_level", "0");
+        config
+    }
+
+    fn admin<T>(&self, ask: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> T) -> T {
+        let admin = self.client().create().expect("an admin client");
+        let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(ask(&admin, &options))
+    }
+
+    /// A topic with a name of its own that begins with `prefix`.
+    pub fn topic(&self, prefix: &str, partitions: i32) -> String {
+        let name = unique(prefix);
+        self.create_topic(&name, partitions, &[]);
+        name
+    }
+
+    pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
+        // As many replicas as the cluster has by default.
+        let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        for (key, value) in config {
+            topic = topic.set(key, value);
+        }
+        let results = self.admin(async |admin, options| admin.create_topics([&topic], options).await);
+        results.expect("the cluster answers")[0].as_ref().expect("the topic is made");
+        // Until then a client may be told that it is unknown.
+        self.wait_for(&format!("{name} has its leaders"), || {
+            self.partitions(name).is_some_and(|known| known == partitions)
+        });
+    }
+
+    pub fn delete_topic(&self, name: &str) {
+        let results = self.admin(async |admin, options| admin.delete_topics(&[name], options).await);
+        results.expect("the cluster answers")[0].as_ref().expect("the topic is deleted");
+    }
+
+    /// Sets the configuration of a topic; what is not named has its default again.
+    pub fn configure_topic(&self, name: &str, config: &[(&str, &str)]) {
+        let mut change = AlterConfig::new(ResourceSpecifier::Topic(name));
+        for (key, value) in config {
+            change = change.set(key, value);
+        }
+        let results = self.admin(async |admin, options| admin.alter_configs([&change], options).await);
+        results.expect("the cluster answers")[0].as_ref().expect("the topic is configured");
+    }
+
+    /// How many partitions of a topic have a leader; `None` if there is no such topic.
+    pub fn partitions(&self, topic: &str) -> Option<i32> {
+        let consumer: BaseConsumer = self.client().create().expect("a client");
+        let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).ok()?;
+        let topic = metadata.topics().first().filter(|topic| topic.error().is_none())?;
+        Some(topic.partitions().iter().filter(|partition| partition.leader() >= 0).count() as i32)
+    }
+
+    /// Writes records one after the other, and waits until all replicas have them.
+    pub fn produce(&self, topic: &str, records: impl IntoIterator<Item = Record>) {
+        let mut config = self.client();
+        // Where keys go is where the Java client would send them.
+        config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").set("linger.ms", "5");
+        let producer: BaseProducer = config.create().expect("a producer");
+        for record in records {
+            let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                headers.insert(Header { key, value: value.as_ref() })
+            });
+            let mut next = BaseRecord::<[u8], [u8]>::to(topic).headers(headers);
+            next.partition = record.partition;
+            next.timestamp = record.timestamp_ms;
+            next.key = record.key.as_deref();
+            next.payload = record.value.as_deref();
+            while let Err((error, same)) = producer.send(next) {
+                let full = KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull);
+                assert_eq!(error, full, "a record cannot be sent");
+                producer.poll(Duration::from_millis(10));
+                next = same;
+            }
+            producer.poll(Duration::ZERO);
+        }
+        producer.flush(DEADLINE).expect("all records are taken");
+    }
+
+    /// The next offset of each partition.
+    pub fn ends(&self, topic: &str) -> Vec<i64> {
+        let consumer: BaseConsumer = self.client().create().expect("a consumer");
+        let partitions = self.partitions(topic).expect("the topic is there");
+        let end =
+            |partition| consumer.fetch_watermarks(topic, partition, TIMEOUT).expect("it has a leader").1;
+        (0..partitions).map(end).collect()
+    }
+
+    /// How many messages a topic has, markers of transactions among them.
+    pub fn count(&self, topic: &str) -> i64 {
+        self.ends(topic).iter().sum()
+    }
+
+    /// What a group has committed of each partition; 0 where it has not.
+    pub fn committed(&self, group: &str, topic: &str) -> Vec<i64> {
+        let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a consumer");
+        let partitions = self.partitions(topic).expect("the topic is there");
+        let mut wanted = TopicPartitionList::new();
+        wanted.add_partition_range(topic, 0, partitions - 1);
+        let committed = consumer.committed_offsets(wanted, TIMEOUT).expect("the group has a coordinator");
+        let offset = |one: Offset| if let Offset::Offset(offset) = one { offset } else { 0 };
+        (0..partitions)
+            .map(|partition| committed.find_partition(topic, partition).map_or(0, |one| offset(one.offset())))
+            .collect()
+    }
+
+    /// All committed records that are in a topic now, by partition and offset.
+    pub fn consume(&self, topic: &str) -> Vec<Record> {
+        let mut config = self.client();
+        config.set("group.id", unique("reader")).set("enable.auto.commit", "false");
+        config.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().expect("a consumer");
+        let mut partitions = TopicPartitionList::new();
+        let mut open = self.partitions(topic).expect("the topic is there");
+        for partition in 0..open {
+            partitions.add_partition_offset(topic, partition, Offset::Beginning).expect("a valid offset");
+        }
+        consumer.assign(&partitions).expect("it takes them");
+        let mut records = Vec::new();
+        let end = Instant::now() + DEADLINE;
+        while open > 0 {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => records.push(record(&message)),
+                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+                Some(Err(error)) => panic!("{topic} cannot be read: {error}"),
+                None => assert!(Instant::now() < end, "{topic} is not read to its end within {DEADLINE:?}"),
+            }
+        }
+        records.sort_by_key(|record: &Record| (record.partition, record.offset));
+        records
+    }
+
+    /// Waits for something to happen that has to do with this cluster.
+    pub fn wait_for(&self, what: &str, mut happened: impl FnMut() -> bool) {
+        let end = Instant::now() + DEADLINE;
+        while !happened() {
+            self.brokers.iter().for_each(Broker::assert_runs_if_started);
+            assert!(Instant::now() < end, "not within {DEADLINE:?}: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until that many brokers take messages and offsets of groups.
+    pub fn wait_until_ready(&self, brokers: usize) {
+        let consumer: BaseConsumer =
+            self.client().set("group.id", unique("ready")).create().expect("a consumer");
+        self.wait_for(&format!("{brokers} brokers that answer"), || {
+            let metadata = consumer.fetch_metadata(None, Duration::from_secs(1));
+            metadata.is_ok_and(|metadata| metadata.brokers().len() >= brokers)
+        });
+        let topic = self.topic("ready", 1);
+        self.produce(&topic, [Record::new("ready", "?")]);
+        self.wait_for("a coordinator of groups", || {
+            let mut offsets = TopicPartitionList::new();
+            offsets.add_partition_offset(&topic, 0, Offset::Offset(1)).expect("a valid offset");
+            consumer.commit(&offsets, CommitMode::Sync).is_ok()
+        });
+        self.delete_topic(&topic);
+    }
+}
+
+fn record(message: &BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    Record {
+        partition: Some(message.partition()),
+        offset: message.offset(),
+        timestamp_ms: message.timestamp().to_millis(),
+        key: message.key().map(<[u8]>::to_vec),
+        value: message.payload().map(<[u8]>::to_vec),
+        headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+    }
+}

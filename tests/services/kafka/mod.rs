@@ -1,0 +1,111 @@
+//! Apache Kafka in KRaft mode: one broker that all tests of a process share, or brokers of a test's own
+//! that it can kill, pause and secure.
+
+mod broker;
+mod clients;
+mod install;
+mod programs;
+mod secured;
+mod tests;
+
+use std::sync::OnceLock;
+
+use tempfile::TempDir;
+
+use self::broker::{Broker, Plan};
+pub use self::clients::Record;
+pub use self::programs::Guarantee;
+pub use self::secured::{Secured, Way};
+
+/// A cluster of brokers.
+pub struct Kafka {
+    /// None if the environment names a broker.
+    brokers: Vec<Broker>,
+    bootstrap: String,
+    _folder: Option<TempDir>,
+}
+
+impl Kafka {
+    /// The broker that tests share which neither stop nor configure one: that of
+    /// `MILLSTREAM_TEST_KAFKA`, or one that ends with the test process.
+    pub fn shared() -> &'static Kafka {
+        static SHARED: OnceLock<Kafka> = OnceLock::new();
+        SHARED.get_or_init(|| match std::env::var("MILLSTREAM_TEST_KAFKA") {
+            Ok(bootstrap) => {
+                let kafka = Kafka { brokers: Vec::new(), bootstrap, _folder: None };
+                kafka.wait_until_ready(1);
+                kafka
+            }
+            Err(_) => Kafka::start(),
+        })
+    }
+
+    /// One broker of the test's own.
+    pub fn start() -> Kafka {
+        Kafka::cluster(1)
+    }
+
+    /// That many brokers, all of them controllers, too. From three on, topics have three replicas, and
+    /// a message is acknowledged when two have it.
+    pub fn cluster(brokers: u32) -> Kafka {
+        let mut kafka = Kafka::prepared(brokers);
+        for node in 0..brokers as usize {
+            kafka.start_broker(node);
+        }
+        kafka.wait_until_ready(brokers as usize);
+        kafka
+    }
+
+    /// Brokers that have their ports and their storage, and do not run yet.
+    pub fn prepared(brokers: u32) -> Kafka {
+        Kafka::planned(Plan::new(brokers))
+    }
+
+    fn planned(plan: Plan) -> Kafka {
+        let folder = tempfile::Builder::new().prefix("kafka-").tempdir().expect("a folder for brokers");
+        let brokers = plan.format(folder.path());
+        let addresses: Vec<String> = brokers.iter().map(Broker::address).collect();
+        Kafka { brokers, bootstrap: addresses.join(","), _folder: Some(folder) }
+    }
+
+    /// Addresses of its brokers, separated by commas.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// The same as the key `brokers` of a pipeline.
+    pub fn brokers_toml(&self) -> String {
+        let quoted: Vec<String> = self.bootstrap.split(',').map(|broker| format!("{broker:?}")).collect();
+        format!("brokers = [{}]", quoted.join(", "))
+    }
+
+    /// Starts a broker that does not run. Does not wait until it answers.
+    pub fn start_broker(&mut self, node: usize) {
+        self.brokers[node].start();
+    }
+
+    /// SIGKILL.
+    pub fn kill_broker(&mut self, node: usize) {
+        self.brokers[node].take();
+    }
+
+    /// SIGTERM, and waits for its end.
+    pub fn stop_broker(&mut self, node: usize) {
+        self.brokers[node].take().stop();
+    }
+
+    /// SIGSTOP.
+    pub fn pause_broker(&self, node: usize) {
+        self.brokers[node].server().pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume_broker(&self, node: usize) {
+        self.brokers[node].server().resume();
+    }
+
+    /// What the brokers printed.
+    pub fn log(&self) -> String {
+        self.brokers.iter().map(Broker::log).collect()
+    }
+}
