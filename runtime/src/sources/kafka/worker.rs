@@ -426,6 +426,9 @@ impl Worker {
         if self.is_paused {
             self.is_paused = false;
             self.pause();
+        } else if let Err(error) = self.consumer.resume(starts) {
+            // One that was ours before is still paused from when it went.
+            tracing::warn!(%error, "cannot resume the partitions assigned");
         }
         let callbacks = self.consumer.context();
         callbacks.is_connected.store(true, Ordering::Relaxed);
@@ -496,6 +499,8 @@ impl Worker {
                 self.change_consumer(GroupProtocol::Classic)
             }
             (KafkaError::MessageConsumptionFatal(_), None) => anyhow::bail!("Kafka: {reason}: {error}"),
+            // Follows the reason why.
+            (_, Some(RDKafkaErrorCode::AllBrokersDown)) if self.trouble.is_some() => Ok(()),
             _ => {
                 self.trouble = Some(format!("{reason}: {error}"));
                 Ok(())
