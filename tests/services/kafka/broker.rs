@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
 use super::install::java;
 use crate::services::server::{Server, free_port};
 
@@ -66,11 +69,8 @@ impl Plan {
         let controllers: Vec<u16> = (0..self.brokers).map(|_| free_port()).collect();
         let voters: Vec<String> =
             controllers.iter().enumerate().map(|(node, port)| format!("{node}@127.0.0.1:{port}")).collect();
-        // Any 16 bytes will do, in the Base64 of Kafka's ids.
-        let cluster = {
-            use base64::Engine;
-            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(rand::random::<[u8; 16]>())
-        };
+        // 16 bytes, in the Base64 of Kafka's ids. Its first character is no `-`, as options begin with.
+        let cluster = URL_SAFE_NO_PAD.encode((rand::random::<u128>() >> 1).to_be_bytes());
         let mut brokers = Vec::new();
         for (node, controller) in controllers.iter().enumerate() {
             let home = folder.join(node.to_string());
