@@ -10,6 +10,8 @@ mod config;
 mod dead_letters;
 mod deduplicate;
 mod hostile;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod kill;
 mod languages;
 mod outages;

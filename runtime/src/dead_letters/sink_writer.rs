@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 
+use super::store::DeadLetterStore;
 use super::{DeadLetter, DeadLetterWriter};
-use crate::message::{BatchBuilder, Message, MessageRef};
+use crate::message::{BatchBuilder, Message, MessageRef, Position};
 use crate::sinks::{Outcome, Outcomes, Sink};
 
 /// What the names of all headers that a dead letter is given begin with.
@@ -19,8 +20,8 @@ const REASON_BYTES: usize = 4 << 10;
 /// Bytes of messages that are copied for one call.
 const CALL_BYTES: usize = 32 << 20;
 
-/// Writes dead letters to any sink. A message that the sink refuses is an error like any other, for
-/// there is no place left to put it: the pipeline waits.
+/// Writes dead letters to any sink. A message that the sink refuses is an error like any other, unless
+/// there is another place to put it: the pipeline waits.
 pub struct SinkWriter {
     sink: Box<dyn Sink>,
     /// Messages in a call, at most.
@@ -35,7 +36,32 @@ impl SinkWriter {
         SinkWriter { sink, batch: batch.max(1), durable: HashSet::new() }
     }
 
-    async fn call(&mut self, letters: &[&DeadLetter]) -> anyhow::Result<()> {
+    /// Writes all that the sink takes, and returns what it refuses for good, with its words.
+    pub async fn write_some<'l>(
+        &mut self,
+        letters: &'l [DeadLetter],
+    ) -> anyhow::Result<Vec<(&'l DeadLetter, String)>> {
+        let mut refused = Vec::new();
+        let mut rest: Vec<&DeadLetter> =
+            letters.iter().filter(|letter| !self.durable.contains(&letter.id)).collect();
+        while !rest.is_empty() {
+            let mut bytes = 0;
+            let fits = rest.iter().take(self.batch).take_while(|letter| {
+                let fits = bytes < CALL_BYTES;
+                bytes += letter.message.payload.as_ref().map_or(0, Vec::len);
+                fits
+            });
+            let call: Vec<&DeadLetter> = rest.drain(..fits.count()).collect();
+            let refused_now = self.call(&call).await.context("the sink of the dead letters did not take")?;
+            refused.extend(refused_now);
+        }
+        Ok(refused)
+    }
+
+    async fn call<'l>(
+        &mut self,
+        letters: &[&'l DeadLetter],
+    ) -> anyhow::Result<Vec<(&'l DeadLetter, String)>> {
         let mut builder = BatchBuilder::new();
         for letter in letters {
             builder.push_message(&with_context(letter), letter.position);
@@ -45,7 +71,7 @@ impl SinkWriter {
         let outcomes = match self.sink.write(&messages).await? {
             Outcomes::AllDurable => {
                 self.durable.extend(letters.iter().map(|letter| letter.id.clone()));
-                return Ok(());
+                return Ok(Vec::new());
             }
             Outcomes::Each(outcomes) => outcomes,
             Outcomes::Until(outcomes, why) => {
@@ -60,43 +86,58 @@ impl SinkWriter {
                 letters.len()
             );
         }
-        let mut failed = Vec::new();
-        for (letter, outcome) in letters.iter().zip(outcomes) {
+        let (mut failed, mut refused) = (Vec::new(), Vec::new());
+        for (letter, outcome) in letters.iter().copied().zip(outcomes) {
             match outcome {
                 Outcome::Durable => drop(self.durable.insert(letter.id.clone())),
                 Outcome::Retry { reason, .. } | Outcome::Later { reason, .. } => {
                     failed.push((letter, reason))
                 }
                 Outcome::Reject { code, reason } => {
-                    failed.push((letter, format!("the sink refuses it for good ({code}): {reason}")));
+                    refused.push((letter, format!("the sink refuses it for good ({code}): {reason}")));
                 }
             }
         }
-        match failed.first() {
-            None => Ok(()),
-            Some((letter, reason)) => {
-                bail!("{} of {} dead letters; {}: {reason}", failed.len(), letters.len(), letter.id)
-            }
-        }
+        none_of(&failed, letters.len()).map(|()| refused)
+    }
+}
+
+/// An error if there are any of these, of so many.
+fn none_of(failed: &[(&DeadLetter, String)], all: usize) -> anyhow::Result<()> {
+    match failed.first() {
+        None => Ok(()),
+        Some((letter, reason)) => bail!("{} of {all} dead letters; {}: {reason}", failed.len(), letter.id),
     }
 }
 
 #[async_trait]
 impl DeadLetterWriter for SinkWriter {
     async fn write(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
-        let mut rest: Vec<&DeadLetter> =
-            letters.iter().filter(|letter| !self.durable.contains(&letter.id)).collect();
-        while !rest.is_empty() {
-            let mut bytes = 0;
-            let fits = rest.iter().take(self.batch).take_while(|letter| {
-                let fits = bytes < CALL_BYTES;
-                bytes += letter.message.payload.as_ref().map_or(0, Vec::len);
-                fits
-            });
-            let call: Vec<&DeadLetter> = rest.drain(..fits.count()).collect();
-            self.call(&call).await.context("the sink of the dead letters did not take")?;
-        }
+        let refused = self.write_some(letters).await?;
+        none_of(&refused, letters.len()).context("the sink of the dead letters did not take")?;
         self.durable.clear();
+        Ok(())
+    }
+}
+
+/// Writes dead letters to a sink, and to the embedded store what the sink refuses for good.
+pub struct Overflow {
+    pub sink: SinkWriter,
+    pub store: DeadLetterStore,
+}
+
+#[async_trait]
+impl DeadLetterWriter for Overflow {
+    async fn write(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
+        let refused = self.sink.write_some(letters).await?;
+        for (letter, why) in &refused {
+            tracing::warn!(id = letter.id, "a dead letter goes to the embedded store, {why}");
+        }
+        let refused: Vec<DeadLetter> = refused.into_iter().map(|(letter, _)| letter.clone()).collect();
+        if !refused.is_empty() {
+            self.store.write(&refused).await?;
+        }
+        self.sink.durable.clear();
         Ok(())
     }
 }
@@ -115,8 +156,11 @@ fn with_context(letter: &DeadLetter) -> Message {
     add("pipeline", &letter.pipeline);
     add("source", &letter.source);
     add("position", &letter.position_text);
+    let Position { partition, offset, record } = letter.position;
+    add("at", &format!("{partition}/{offset}/{record}"));
     add("stage", &letter.stage.to_string());
     if let Some(plugin) = &letter.plugin {
+        add("plugin-step", &plugin.step);
         add("plugin", &plugin.name);
         add("plugin-version", &plugin.version);
         add("plugin-sha256", &plugin.sha256);
@@ -129,6 +173,8 @@ fn with_context(letter: &DeadLetter) -> Message {
     add("attempts", &letter.attempts.to_string());
     add("read-at", &super::time_text(letter.read_at_ms));
     add("failed-at", &super::time_text(letter.failed_at_ms));
+    // A topic or a server may have a time of its own for it.
+    add("timestamp", &super::time_text(letter.message.timestamp_ms));
     if let Some(trace_id) = &letter.trace_id {
         add("trace-id", trace_id);
     }
@@ -209,7 +255,9 @@ mod tests {
                 "millstream-dlq-pipeline=orders",
                 "millstream-dlq-source=file:orders",
                 "millstream-dlq-position=orders.ndjson line 1",
+                "millstream-dlq-at=3/1/1",
                 "millstream-dlq-stage=plugin:jq-2",
+                "millstream-dlq-plugin-step=jq-2",
                 "millstream-dlq-plugin=jq",
                 "millstream-dlq-plugin-version=0.1.0",
                 &format!("millstream-dlq-plugin-sha256={}", "ab".repeat(32)),
@@ -219,6 +267,7 @@ mod tests {
                 "millstream-dlq-attempts=2",
                 "millstream-dlq-read-at=1970-01-01T00:00:01.001Z",
                 "millstream-dlq-failed-at=1970-01-01T00:00:02.001Z",
+                "millstream-dlq-timestamp=1970-01-01T00:00:00.017Z",
                 "millstream-dlq-trace-id=0af7651916cd43dd8448eb211c80319c",
                 "millstream-dlq-replays=0",
                 "millstream-dlq-sinks=a",
@@ -240,6 +289,30 @@ mod tests {
         let expected =
             [vec![r#"{"n":1}"#, r#"{"n":2}"#, r#"{"n":3}"#], vec![r#"{"n":2}"#], vec![r#"{"n":1}"#]];
         assert_eq!(payloads(&sink), expected);
+    }
+
+    #[tokio::test]
+    async fn what_the_sink_refuses_for_good_goes_to_the_embedded_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = crate::store::DataFolder::open(folder.path(), "orders").unwrap();
+        let store = DeadLetterStore::new(&folder, std::time::Duration::from_secs(60));
+        let reject = || Outcome::Reject { code: "too-large", reason: "too long".to_owned() };
+        let later = || Outcome::Later { reason: "not yet".to_owned(), after: None };
+        let (sink, writer) = writer(
+            vec![
+                Ok(Outcomes::Each(vec![Outcome::Durable, reject(), later()])),
+                Ok(Outcomes::Each(vec![reject(), Outcome::Durable])),
+            ],
+            10,
+        );
+        let mut writer = Overflow { sink: writer, store: store.clone() };
+        let letters = [letter(1), letter(2), letter(3)];
+        let error = format!("{:#}", writer.write(&letters).await.unwrap_err());
+        assert!(error.contains("1 of 3 dead letters; 0000000000000003: not yet"), "{error}");
+        writer.write(&letters).await.unwrap();
+        let page = store.page(&Default::default(), 0, u64::MAX >> 1).unwrap();
+        assert_eq!(page.letters, [letter(2)]);
+        assert_eq!(payloads(&sink)[1], [r#"{"n":2}"#, r#"{"n":3}"#]);
     }
 
     #[tokio::test]

@@ -2,9 +2,11 @@
 //! librdkafka a pipeline may set, and how librdkafka speaks to our log.
 
 mod context;
+pub mod producer;
 mod properties;
 mod security;
 mod token;
+pub mod topics;
 
 use std::path::Path;
 

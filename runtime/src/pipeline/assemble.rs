@@ -11,7 +11,7 @@ use super::{Parts, SinkPart};
 use crate::config::{self, DeadLetterStore as DeadLetterTarget, SinkSection};
 use crate::dead_letters::DeadLetterWriter;
 use crate::dead_letters::masks::Masks;
-use crate::dead_letters::sink_writer::SinkWriter;
+use crate::dead_letters::sink_writer::{Overflow, SinkWriter};
 use crate::dead_letters::store::DeadLetterStore;
 use crate::observe::metrics::Metrics;
 use crate::observe::waits::Waits;
@@ -59,11 +59,14 @@ pub fn assemble(
         let sink = config.open(context).with_context(|| format!("sink {sink_name}"))?;
         Ok(SinkPart { name: sink_name, common, traits, sink })
     };
+    let store = DeadLetterStore::new(folder, dead_letters.common.retention.0);
     let writer: Box<dyn DeadLetterWriter> = match dead_letters.to {
-        DeadLetterTarget::Embedded => Box::new(DeadLetterStore::new(folder, dead_letters.common.retention.0)),
+        DeadLetterTarget::Embedded => Box::new(store),
         DeadLetterTarget::Sink(section) => {
+            let has_limits = section.config.has_limits();
             let SinkPart { sink, traits, common, .. } = open_sink(section).context("[dead_letters]")?;
-            Box::new(SinkWriter::new(sink as Box<dyn Sink>, common.batch.unwrap_or(traits.default_batch)))
+            let sink = SinkWriter::new(sink as Box<dyn Sink>, common.batch.unwrap_or(traits.default_batch));
+            if has_limits { Box::new(Overflow { sink, store }) } else { Box::new(sink) }
         }
     };
     let loaded = if loaded_plugins.len() == plugins.len() {

@@ -3,6 +3,8 @@
 mod drop;
 mod file;
 mod http;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod lines;
 mod stdout;
 #[cfg(test)]
@@ -22,7 +24,14 @@ use crate::config::problem::Problem;
 use crate::message::MessageRef;
 
 /// Every sink there is, in the order of the reference.
-pub static SINKS: &[SinkSpec] = &[file::SPEC, stdout::SPEC, http::SPEC, drop::SPEC];
+pub static SINKS: &[SinkSpec] = &[
+    file::SPEC,
+    stdout::SPEC,
+    http::SPEC,
+    #[cfg(feature = "kafka")]
+    kafka::SPEC,
+    drop::SPEC,
+];
 
 /// A row of [`SINKS`].
 pub struct SinkSpec {
@@ -48,6 +57,12 @@ pub trait SinkConfig: Send + Sync {
     /// The file that it alone may write, relative to the pipeline file.
     fn file(&self) -> Option<&Path> {
         None
+    }
+
+    /// Whether a message as it was read may be one that it never takes, for its size say. Of dead
+    /// letters that go to it, such ones go to the embedded store.
+    fn has_limits(&self) -> bool {
+        false
     }
 
     /// Opens it. Called once, before the first write. A server that is not there is no error yet.

@@ -1,0 +1,3 @@
+//! Kafka, with the real broker.
+
+mod sink;
