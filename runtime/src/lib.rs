@@ -13,6 +13,7 @@
 //! - [`observe`]: metrics, logs, the admin server
 //! - [`stamp`]: whether a file has changed
 //! - [`tls`]: certificates and keys
+//! - [`transactions`]: what sinks and source end together
 //! - [`cli`]: one file a verb
 
 pub mod cli;
@@ -31,3 +32,4 @@ mod stamp;
 pub mod state;
 pub mod store;
 pub mod tls;
+pub mod transactions;

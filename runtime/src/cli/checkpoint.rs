@@ -65,6 +65,10 @@ impl Show {
         };
         let mut output = Output::new();
         for pipeline in &pipelines {
+            if let Some(elsewhere) = pipeline.source.config.kept_elsewhere() {
+                tell(format_args!("{}: {}", pipeline.name, Redactor::global().redact(&elsewhere)));
+                continue;
+            }
             let checkpoints = checkpoints(pipeline)?;
             if checkpoints.is_empty() {
                 tell(format_args!("{}: no checkpoint; its source is read from its start", pipeline.name));
@@ -126,6 +130,9 @@ impl Reset {
         let Some(pipeline) = super::load_one(&self.file, self.data_dir.as_deref())? else {
             return Ok(ExitCode::FAILURE);
         };
+        if let Some(elsewhere) = pipeline.source.config.kept_elsewhere() {
+            bail!("{}", Redactor::global().redact(&elsewhere));
+        }
         if !DataFolder::exists(&pipeline.data_dir) {
             tell(format_args!("{}: no checkpoint; its source is read from its start", pipeline.name));
             return Ok(ExitCode::SUCCESS);

@@ -16,8 +16,8 @@ use super::units::{ByteSize, Interval};
 use super::validate::{self, Section};
 use super::variables::Environment;
 use super::{
-    DeadLetterStore, DeadLetters, DeadLettersCommon, Guarantee, Ordering, Pipeline, Reading, Retry, Settings,
-    SinkSection, SourceSection, guarantee, plugin_section, sections, test_section,
+    DeadLetterStore, DeadLetters, DeadLettersCommon, Delivery, Guarantee, Ordering, Pipeline, Reading, Retry,
+    Settings, SinkSection, SourceSection, exactly_once, guarantee, plugin_section, sections, test_section,
 };
 use crate::plugin::{LoadError, Plugin, PluginEngine, PluginSpec};
 
@@ -38,6 +38,9 @@ pub struct FileKeys {
     /// Which messages keep their order, through every retry.
     #[serde(default)]
     pub ordering: Ordering,
+    /// How messages are delivered.
+    #[serde(default)]
+    pub delivery: Delivery,
     /// The pipeline is refused if it cannot give this.
     pub require: Option<Guarantee>,
     /// Folder for what the pipeline must remember, relative to this file; by default
@@ -88,6 +91,7 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
     };
 
     let ordering: Option<Ordering> = read_or_default(document, &mut root, "ordering");
+    let delivery: Option<Delivery> = read_or_default(document, &mut root, "delivery");
     let require: Option<Option<Guarantee>> = read_or_default(document, &mut root, "require");
     let source = root.remove("source").and_then(|value| sections::source(document, &folders, value));
     let engine = environment.engine.as_ref();
@@ -116,6 +120,7 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
         base: folders.base,
         data_dir,
         ordering: ordering?,
+        delivery: delivery?,
         require: require?,
         source: source?,
         plugins,
@@ -155,6 +160,11 @@ fn read_or_default<T: DeserializeOwned + Default>(
 
 /// P10: a pipeline that requires more than it can give is refused.
 fn require_what_is_given(document: &mut Document, pipeline: &Pipeline) {
+    if pipeline.delivery == Delivery::ExactlyOnce {
+        for (reason, help) in exactly_once::obstacles(pipeline) {
+            document.problem("/delivery", Mark::Value, format!("not exactly once: {reason}"), Some(help));
+        }
+    }
     let given = guarantee::of(pipeline);
     let Some(required) = pipeline.require.filter(|required| *required > given.delivery) else { return };
     let message = format!("this pipeline cannot give {required}, only {}", given.delivery);

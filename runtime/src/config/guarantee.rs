@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DeadLetterStore, Guarantee, Ordering, Pipeline};
+use super::{DeadLetterStore, Guarantee, Ordering, Pipeline, exactly_once};
 use crate::sources::Replay;
 
 /// The guarantee of a pipeline, in words for people.
@@ -24,6 +24,7 @@ impl fmt::Display for Guarantee {
         f.write_str(match self {
             Guarantee::AtMostOnce => "at-most-once",
             Guarantee::AtLeastOnce => "at-least-once",
+            Guarantee::ExactlyOnce => "exactly-once",
         })
     }
 }
@@ -50,12 +51,20 @@ pub fn of(pipeline: &Pipeline) -> Given {
     {
         losses.push(format!("dead letters in `{}`: {reason}", sink.kind));
     }
-    let delivery = if losses.is_empty() { Guarantee::AtLeastOnce } else { Guarantee::AtMostOnce };
+    let exactly_once = exactly_once::holds(pipeline);
+    let delivery = match losses.is_empty() {
+        true if exactly_once => Guarantee::ExactlyOnce,
+        true => Guarantee::AtLeastOnce,
+        false => Guarantee::AtMostOnce,
+    };
     let weakest_link = losses.first().or(conditions.first()).cloned();
     Given {
         delivery,
         order: order(pipeline, source.unordered),
-        duplicates: duplicates(&source.replay).into(),
+        duplicates: match exactly_once {
+            true => "none, for those who read with `read_committed`".into(),
+            false => duplicates(&source.replay).into(),
+        },
         warnings: warnings(pipeline, &losses, source.unordered, source.partitions),
         weakest_link,
     }
@@ -115,7 +124,7 @@ mod tests {
     use crate::codecs::CODECS;
     use crate::config::document::Document;
     use crate::config::problem::Problem;
-    use crate::config::{DeadLetters, DeadLettersCommon, Retry, Settings, SinkCommon, SinkSection};
+    use crate::config::{DeadLetters, DeadLettersCommon, Delivery, Retry, Settings, SinkCommon, SinkSection};
     use crate::config::{Environment, Reading, SourceCommon, SourceSection};
     use crate::sinks::{Sink, SinkConfig, SinkContext, SinkTraits};
     use crate::sources::{OpenSource, SourceConfig, SourceContext, SourceTraits};
@@ -162,6 +171,7 @@ mod tests {
             base: ".".into(),
             data_dir: ".millstream/p".into(),
             ordering: Ordering::Partition,
+            delivery: Delivery::AtLeastOnce,
             require: None,
             source: SourceSection {
                 kind: "fake",

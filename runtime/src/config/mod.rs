@@ -3,6 +3,7 @@
 
 mod assemble;
 mod document;
+mod exactly_once;
 pub mod guarantee;
 mod load;
 mod names;
@@ -55,6 +56,7 @@ pub struct Pipeline {
     /// Folder for what it must remember.
     pub data_dir: PathBuf,
     pub ordering: Ordering,
+    pub delivery: Delivery,
     pub require: Option<Guarantee>,
     pub source: SourceSection,
     pub plugins: Vec<PluginSpec>,
@@ -83,6 +85,17 @@ pub enum Ordering {
     None,
 }
 
+/// How a pipeline delivers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Delivery {
+    /// The source is told when a message is delivered: after a crash some are delivered again.
+    #[default]
+    AtLeastOnce,
+    /// From Kafka to Kafka, in transactions that hold messages and positions together.
+    ExactlyOnce,
+}
+
 /// What a pipeline can promise, from the weakest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -91,6 +104,8 @@ pub enum Guarantee {
     AtMostOnce,
     /// No message is lost; one may arrive twice.
     AtLeastOnce,
+    /// No message is lost, none arrives twice.
+    ExactlyOnce,
 }
 
 pub struct SourceSection {
@@ -268,6 +283,16 @@ pub struct Settings {
     /// Header whose value is the label `type` of the `messaging_*` metrics; its first 50 values, all
     /// further ones count as `other`. Without it the label is `message`.
     pub type_header: Option<String>,
+    /// With `delivery = "exactly-once"`: the name of this member for the brokers. No two members may
+    /// have the same one, and each must keep its own. By default one that is made once and kept in
+    /// the data folder.
+    pub transactional_id: Option<String>,
+    /// With `delivery = "exactly-once"`: how long a transaction is open while messages come. What it
+    /// holds is seen by others when it ends.
+    pub transaction_interval: Interval,
+    /// With `delivery = "exactly-once"`: after so long the brokers abort a transaction that nobody
+    /// ends. Until then nobody goes on with the partitions of a member that died.
+    pub transaction_timeout: Interval,
 }
 
 impl Default for Settings {
@@ -277,6 +302,9 @@ impl Default for Settings {
             lanes: None,
             shutdown_timeout: Interval::secs(30),
             type_header: None,
+            transactional_id: None,
+            transaction_interval: Interval::millis(100),
+            transaction_timeout: Interval::secs(30),
         }
     }
 }

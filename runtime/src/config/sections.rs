@@ -99,6 +99,7 @@ fn sink_section<Common: DeserializeOwned + JsonSchema>(
         name: name(spec.name),
         base: folders.base.clone(),
         codec: Arc::clone(&codec),
+        transactions: None,
     };
     if !folders.is_for_tests {
         let mut problems = Vec::new();

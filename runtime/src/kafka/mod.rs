@@ -7,6 +7,7 @@ mod properties;
 mod security;
 mod token;
 pub mod topics;
+pub mod transactional;
 
 use std::path::Path;
 
@@ -81,6 +82,11 @@ impl Cluster {
         }
         self.security.configure(base, &mut config);
         config
+    }
+
+    /// What it is told from others by.
+    pub fn name(&self) -> String {
+        self.brokers.join(",")
     }
 
     /// What callbacks of its clients need.

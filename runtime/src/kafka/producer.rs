@@ -36,6 +36,13 @@ pub struct Care {
     pub alone: bool,
 }
 
+impl Default for Care {
+    /// For topics of which nothing is known.
+    fn default() -> Care {
+        Care { batch_bytes: TopicLimits::UNKNOWN.batch_bytes(), alone: false }
+    }
+}
+
 /// A record to be sent.
 pub struct Record<'a> {
     pub topic: &'a str,
@@ -212,10 +219,15 @@ fn configure(config: &mut ClientConfig, care: Care) {
         of_user(config, "batch.size").and_then(|bytes| bytes.parse().ok()).unwrap_or(DEFAULT_BATCH_BYTES);
     config.set("enable.idempotence", "true");
     config.set("acks", "all");
-    // When it expires librdkafka lets later records of a partition pass the expired ones.
-    config.set("message.timeout.ms", "0");
-    // A refused batch ends the producer instead of letting those behind it pass.
-    config.set("enable.gapless.guarantee", "true");
+    if let Some(timeout_ms) = of_user(config, "transaction.timeout.ms") {
+        // What expires, or is refused, is run again with the whole transaction.
+        config.set("message.timeout.ms", timeout_ms);
+    } else {
+        // When it expires librdkafka lets later records of a partition pass the expired ones.
+        config.set("message.timeout.ms", "0");
+        // A refused batch ends the producer instead of letting those behind it pass.
+        config.set("enable.gapless.guarantee", "true");
+    }
     config.set("batch.size", batch_bytes.min(care.batch_bytes).max(1).to_string());
     if care.alone {
         config.set("batch.num.messages", "1");

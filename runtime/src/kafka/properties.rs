@@ -89,6 +89,7 @@ const OF_PRODUCERS: &[Refused] = &[
     refused("queuing.strategy", ORDER),
     refused("delivery.report.only.error", REPORTS),
     refused("transactional.id", "the key `transactional_id` of the pipeline says it"),
+    refused("transaction.timeout.ms", "the key `transaction_timeout` of the pipeline says it"),
     refused("partitioner", "the key `partitioner` says it"),
     refused("compression.codec", "the key `compression` says it"),
     refused("compression.type", "the key `compression` says it"),

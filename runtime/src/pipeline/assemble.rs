@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::lane::Step;
 use super::shadow::Around;
 use super::{Parts, SinkPart};
-use crate::config::{self, DeadLetterStore as DeadLetterTarget, SinkSection};
+use crate::config::{self, DeadLetterStore as DeadLetterTarget, Delivery, SinkSection};
 use crate::dead_letters::DeadLetterWriter;
 use crate::dead_letters::masks::Masks;
 use crate::dead_letters::sink_writer::{Overflow, SinkWriter};
@@ -16,7 +16,7 @@ use crate::dead_letters::store::DeadLetterStore;
 use crate::observe::metrics::Metrics;
 use crate::observe::waits::Waits;
 use crate::plugin::{Plugin, PluginEngine};
-use crate::sinks::{Sink, SinkContext};
+use crate::sinks::{Sink, SinkContext, TransactionSettings};
 use crate::sources::{OpenSource, Replay, SourceContext};
 use crate::state::States;
 use crate::store::DataFolder;
@@ -40,6 +40,7 @@ pub fn assemble(
         name,
         base,
         ordering,
+        delivery,
         source,
         plugins,
         loaded_plugins,
@@ -50,12 +51,31 @@ pub fn assemble(
         ..
     } = pipeline;
     let budget = Arc::new(Budget::new(settings.budget.as_usize()));
+    let interval = settings.transaction_interval.0;
     let lanes = settings.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let transactions = match delivery {
+        Delivery::AtLeastOnce => None,
+        Delivery::ExactlyOnce => {
+            let id = match &settings.transactional_id {
+                Some(id) => id.clone(),
+                None => format!("{name}-{}", folder.member()?),
+            };
+            let timeout = settings.transaction_timeout.0;
+            let settings = TransactionSettings { pipeline: name.clone(), id, timeout };
+            let transactions = |sink: &SinkSection| sink.config.transactions(&base, &settings);
+            sinks.first().map(transactions).transpose().context("transactions")?
+        }
+    };
     let open_sink = |sink: SinkSection| -> anyhow::Result<SinkPart> {
         let SinkSection { name: sink_name, config, codec, common, .. } = sink;
         let traits = config.traits();
-        let context =
-            SinkContext { pipeline: name.clone(), name: sink_name.clone(), base: base.clone(), codec };
+        let context = SinkContext {
+            pipeline: name.clone(),
+            name: sink_name.clone(),
+            base: base.clone(),
+            codec,
+            transactions: transactions.clone(),
+        };
         let sink = config.open(context).with_context(|| format!("sink {sink_name}"))?;
         Ok(SinkPart { name: sink_name, common, traits, sink })
     };
@@ -132,6 +152,7 @@ pub fn assemble(
         letters: None,
         budget,
         waits,
+        transactions: transactions.map(|transactions| (transactions, interval)),
         metrics: Arc::clone(&host.metrics),
     })
 }

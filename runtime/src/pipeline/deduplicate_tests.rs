@@ -240,6 +240,7 @@ impl World {
             letters: None,
             budget: Arc::new(Budget::new(1 << 20)),
             waits: Arc::default(),
+            transactions: None,
             metrics,
         }
     }

@@ -14,9 +14,10 @@ use super::Shared;
 use super::desk::{DeskDoor, Origin, Why};
 use super::ledger::Held;
 use super::retry::{next_delay, unavailable_delay};
+use super::transaction::{End, Gate};
 use crate::config::{OnUnavailable, SinkCommon};
 use crate::dead_letters::Stage;
-use crate::message::MessageRef;
+use crate::message::{MessageRef, Position, Row};
 use crate::sinks::{CallError, Outcome, Outcomes, Sink, SinkTraits};
 
 /// Payload bytes of a call, about: what a sink encodes stands outside the budget, so it is bounded
@@ -59,6 +60,8 @@ pub struct Delivery {
     desk: DeskDoor,
     /// Not yet tried, in order.
     fresh: VecDeque<Parcel>,
+    /// Those that wait for the next transaction, in order.
+    held_back: VecDeque<Parcel>,
     parked: HashMap<u64, Parked>,
     /// When which parked order is due.
     due: BTreeSet<(Instant, u64)>,
@@ -88,6 +91,7 @@ impl Delivery {
             parcels,
             desk,
             fresh: VecDeque::new(),
+            held_back: VecDeque::new(),
             parked: HashMap::new(),
             due: BTreeSet::new(),
             tries: 0,
@@ -98,10 +102,13 @@ impl Delivery {
     pub async fn run(mut self) -> anyhow::Result<()> {
         let mut open = true;
         loop {
-            if self.fresh.is_empty() && open {
+            let gate = self.shared.gate.clone();
+            let drawn = gate.as_ref().map_or(0, |gate| gate.drawn());
+            let boundary = self.let_in();
+            if self.fresh.is_empty() && (open || !self.held_back.is_empty()) {
                 let next_due = self.due.first().map(|&(due, _)| due);
                 tokio::select! {
-                    parcel = self.parcels.recv() => match parcel {
+                    parcel = self.parcels.recv(), if open => match parcel {
                         Some(parcel) => {
                             self.fresh.push_back(parcel);
                             self.linger().await;
@@ -109,6 +116,7 @@ impl Delivery {
                         None => open = false,
                     },
                     () = until(next_due) => {}
+                    () = opened(gate.as_deref(), drawn) => {}
                 }
             }
             while let Ok(parcel) = self.parcels.try_recv() {
@@ -117,15 +125,17 @@ impl Delivery {
                     break;
                 }
             }
-            if !open && self.fresh.is_empty() {
+            if !open && self.fresh.is_empty() && self.held_back.is_empty() {
                 match self.due.first() {
                     Some(&(due, _)) => tokio::time::sleep_until(due).await,
                     None => break,
                 }
             }
-            let call = self.next_call();
-            if !call.is_empty() {
-                self.make(call).await?;
+            let call = self.next_call(boundary);
+            match self.shared.gate.clone() {
+                _ if call.is_empty() => {}
+                Some(gate) => self.make_in_transaction(&gate, call).await?,
+                None => self.make(call).await?,
             }
         }
         self.sink.close().await.map_err(|error| error.context(format!("closing sink {}", self.name)))
@@ -154,8 +164,9 @@ impl Delivery {
         }
     }
 
-    /// Puts together what the next call writes: parked messages that are due, then fresh ones.
-    fn next_call(&mut self) -> Vec<Piece> {
+    /// Puts together what the next call writes: parked messages that are due, then fresh ones of claims
+    /// below the boundary.
+    fn next_call(&mut self, mut boundary: u64) -> Vec<Piece> {
         let mut call = Vec::new();
         let mut rows = 0;
         let mut bytes = 0;
@@ -178,6 +189,16 @@ impl Delivery {
         }
         let retried = !orders.is_empty();
         while let Some(Parcel { origin, held }) = self.fresh.pop_front() {
+            if held.is_revoked() {
+                held.abandon();
+                continue;
+            }
+            // It only sinks here: what comes behind one that is held back must not pass it (P3).
+            boundary = self.shared.gate.as_ref().map_or(boundary, |gate| boundary.min(gate.boundary()));
+            if held.claim() >= boundary {
+                self.held_back.push_back(Parcel { origin, held });
+                continue;
+            }
             let room = self.max_batch().saturating_sub(rows);
             if room == 0 || bytes >= CALL_BYTES {
                 self.fresh.push_front(Parcel { origin, held });
@@ -228,6 +249,94 @@ impl Delivery {
             }
         }
         call
+    }
+
+    /// Brings back what waited for the next transaction, if that is open, before everything that came
+    /// after it. Returns the boundary of the moment.
+    fn let_in(&mut self) -> u64 {
+        let Some(gate) = &self.shared.gate else { return u64::MAX };
+        let boundary = gate.boundary();
+        let free = |parcel: &Parcel| parcel.held.claim() < boundary || parcel.held.is_revoked();
+        if self.held_back.iter().any(free) {
+            let (mut first, later): (VecDeque<Parcel>, VecDeque<Parcel>) =
+                std::mem::take(&mut self.held_back).into_iter().partition(free);
+            self.held_back = later;
+            first.append(&mut self.fresh);
+            self.fresh = first;
+        }
+        boundary
+    }
+
+    /// Makes one call that belongs to the open transaction. Only what is written or refused beforehand
+    /// leaves it whole; with anything else it has failed, and everything in flight is run again.
+    async fn make_in_transaction(&mut self, gate: &Gate, call: Vec<Piece>) -> anyhow::Result<()> {
+        let call = self.give_up_condemned(gate, call).await;
+        let messages: Vec<MessageRef<'_>> =
+            call.iter().flat_map(|piece| piece.held.batch().messages()).collect();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let result = self.sink.write(&messages).await;
+        let positions: Vec<Position> = messages.iter().map(MessageRef::position).collect();
+        drop(messages);
+        if call.iter().any(|piece| piece.held.is_revoked()) {
+            call.into_iter().for_each(|piece| piece.held.abandon());
+            return Ok(());
+        }
+        let failure = match result {
+            Ok(Outcomes::AllDurable) => {
+                call.into_iter().for_each(|piece| self.delivered(piece.held));
+                return Ok(());
+            }
+            Ok(Outcomes::Each(outcomes)) => match outcomes.iter().find_map(why_not_whole) {
+                None => return self.settle(call, outcomes, positions.len()).await,
+                Some(reason) => reason,
+            },
+            Ok(Outcomes::Until(_, why)) => why.to_string(),
+            Err(CallError::Fatal(reason)) => anyhow::bail!("sink {}: {reason}", self.name),
+            Err(CallError::Refused { message, code, reason }) => {
+                let why = self.refused(code, reason, 1);
+                let text = why.reason.clone();
+                gate.condemn(positions[message], self.number, why);
+                text
+            }
+            Err(why) => why.to_string(),
+        };
+        self.shared.count_error(&format!("sink:{}", self.name), "aborted");
+        gate.fail(format!("sink {}: {failure}", self.name));
+        call.into_iter().for_each(|piece| piece.held.abandon());
+        Ok(())
+    }
+
+    /// Gives up what the brokers refused in a transaction before this one.
+    async fn give_up_condemned(&mut self, gate: &Gate, call: Vec<Piece>) -> Vec<Piece> {
+        let number = self.number;
+        let is_condemned = |row: &Row| gate.condemned(row.position, number);
+        let mut left = Vec::with_capacity(call.len());
+        for Piece { origin, held, attempts, put_off } in call {
+            if !held.batch().rows().iter().any(|row| is_condemned(row).is_some()) {
+                left.push(Piece { origin, held, attempts, put_off });
+                continue;
+            }
+            for held in held.singles() {
+                match is_condemned(&held.batch().rows()[0]) {
+                    Some(why) => self.desk.give_up(&origin, held, why).await,
+                    None => left.push(Piece { origin: origin.clone(), held, attempts, put_off }),
+                }
+            }
+        }
+        left
+    }
+
+    fn refused(&self, code: &str, reason: String, attempts: u32) -> Why {
+        Why {
+            stage: Stage::Sink(self.name.clone()),
+            plugin: None,
+            code: code.to_owned(),
+            reason,
+            trap: None,
+            attempts,
+        }
     }
 
     /// Queues messages whose order is parked, and returns the others.
@@ -288,7 +397,9 @@ impl Delivery {
     /// Waits for a sink that is not there, if the pipeline does.
     async fn wait(&mut self, why: CallError) -> anyhow::Result<()> {
         let (reason, retry_after, credentials) = match why {
-            CallError::Fatal(reason) => anyhow::bail!("sink {}: {reason}", self.name),
+            CallError::Fatal(reason) | CallError::Refused { reason, .. } => {
+                anyhow::bail!("sink {}: {reason}", self.name)
+            }
             CallError::Unavailable { reason, retry_after, credentials } => (reason, retry_after, credentials),
         };
         self.shared.count_error(&format!("sink:{}", self.name), "unavailable");
@@ -321,8 +432,13 @@ impl Delivery {
     }
 
     fn delivered(&self, held: Held) {
-        self.shared.count_sent(self.number, &held);
-        held.delivered();
+        match &self.shared.gate {
+            Some(gate) => gate.hand_in(held, End::Delivered(self.number)),
+            None => {
+                self.shared.count_sent(self.number, &held);
+                held.delivered();
+            }
+        }
     }
 
     async fn settle(&mut self, call: Vec<Piece>, outcomes: Vec<Outcome>, count: usize) -> anyhow::Result<()> {
@@ -379,14 +495,7 @@ impl Delivery {
                 self.park(order, piece, Instant::now() + delay);
             }
             None => {
-                let why = Why {
-                    stage: Stage::Sink(self.name.clone()),
-                    plugin: None,
-                    code: code.to_owned(),
-                    reason,
-                    trap: None,
-                    attempts: piece.attempts,
-                };
+                let why = self.refused(code, reason, piece.attempts);
                 self.desk.give_up(&piece.origin, piece.held, why).await;
             }
         }
@@ -400,6 +509,22 @@ impl Delivery {
         }
         self.due.insert((due, order));
         self.parked.insert(order, Parked { head: piece, behind: VecDeque::new() });
+    }
+}
+
+/// Why a transaction with this outcome in it has failed, if it has.
+fn why_not_whole(outcome: &Outcome) -> Option<String> {
+    match outcome {
+        Outcome::Durable | Outcome::Reject { .. } => None,
+        Outcome::Retry { reason, .. } | Outcome::Later { reason, .. } => Some(reason.clone()),
+    }
+}
+
+/// Waits until the gate's boundary is drawn anew, or for ever.
+pub(super) async fn opened(gate: Option<&Gate>, drawn: u64) {
+    match gate {
+        Some(gate) => gate.wait(drawn).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -9,9 +9,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::deliver::opened;
 use super::lane::until;
 use super::ledger::{Held, Original};
 use super::retry::unavailable_delay;
+use super::transaction::End;
 use crate::config::secrets::Redactor;
 use crate::config::{DeadLettersCommon, StopAbove};
 use crate::dead_letters::{DeadLetter, DeadLetterWriter, Letters, REPLAYS_HEADER, Stage};
@@ -97,31 +99,45 @@ impl Desk {
 
     /// Runs until every door is gone.
     pub async fn run(mut self) -> anyhow::Result<()> {
+        // What waits to be written; with transactions some of it may have to wait for the next.
         let mut batch = Vec::new();
+        let mut open = true;
         loop {
+            let gate = self.shared.gate.clone();
+            let drawn = gate.as_ref().map_or(0, |gate| gate.drawn());
             let due = self.limiters.values().filter_map(Limiter::due).min();
-            let given_up = tokio::select! {
-                given_up = self.queue.recv_many(&mut batch, BATCH) => given_up,
-                () = until(due.map(Instant::from_std)) => {
-                    self.tell_left_out(due);
-                    continue;
-                }
-            };
-            if given_up == 0 {
+            tokio::select! {
+                given_up = self.queue.recv_many(&mut batch, BATCH), if open => open = given_up > 0,
+                () = until(due.map(Instant::from_std)) => self.tell_left_out(due),
+                () = opened(gate.as_deref(), drawn), if !batch.is_empty() => {}
+            }
+            if batch.is_empty() && !open {
                 self.tell_left_out(None);
                 return Ok(());
             }
-            let given_up: Vec<(Origin, GivenUp)> = std::mem::take(&mut batch);
+            let given_up = self.take_admitted(&mut batch);
+            if given_up.is_empty() {
+                continue;
+            }
             let letters: Vec<DeadLetter> =
                 given_up.iter().filter_map(|(origin, given_up)| self.letter(origin, given_up)).collect();
-            self.write(&letters).await?;
+            if let Err(reason) = self.write(&letters).await {
+                // The transaction that they belong to has failed.
+                self.shared.gate.iter().for_each(|gate| gate.fail(reason.clone()));
+                given_up.into_iter().for_each(|(_, given_up)| given_up.held.abandon());
+                continue;
+            }
             letters.iter().for_each(|letter| self.tell(letter));
             // What fails again says nothing new of the source: a replay must not stop the pipeline.
             let failed_first = given_up.iter().filter(|(_, given_up)| !given_up.held.is_replay()).count();
             for (_, GivenUp { held, why }) in given_up {
                 self.shared.count_error(&why.stage.to_string(), &why.code);
                 // An http source tells it to the one who sent the message.
-                held.dead_lettered(&Redactor::global().redact(&why.reason));
+                let reason = Redactor::global().redact(&why.reason);
+                match &self.shared.gate {
+                    Some(gate) => gate.hand_in(held, End::DeadLettered(reason.into_owned())),
+                    None => held.dead_lettered(&reason),
+                }
             }
             if let Some(guard) = &mut self.guard {
                 guard.check(self.shared.ledger.received_first(), failed_first as u64, Instant::now())?;
@@ -162,9 +178,29 @@ impl Desk {
         }
     }
 
-    async fn write(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()> {
+    /// Takes what may be written now out of what waits; abandons what is not ours any more.
+    fn take_admitted(&self, batch: &mut Vec<(Origin, GivenUp)>) -> Vec<(Origin, GivenUp)> {
+        let Some(gate) = &self.shared.gate else { return std::mem::take(batch) };
+        let (mut now, mut later) = (Vec::new(), Vec::new());
+        for (origin, given_up) in batch.drain(..) {
+            match given_up.held.claim() {
+                _ if given_up.held.is_revoked() => given_up.held.abandon(),
+                claim if gate.admits(claim) => now.push((origin, given_up)),
+                _ => later.push((origin, given_up)),
+            }
+        }
+        *batch = later;
+        now
+    }
+
+    /// Writes them, and waits until that works; in a transaction the first failure is one of all of it,
+    /// and returned.
+    async fn write(&mut self, letters: &[DeadLetter]) -> Result<(), String> {
         let mut tries = 0;
         while let Err(error) = self.writer.write(letters).await {
+            if self.shared.gate.is_some() {
+                return Err(format!("dead letters: {error:#}"));
+            }
             let delay = unavailable_delay(&self.shared.retry, tries, None);
             tracing::warn!(pipeline = %self.shared.name, error = format!("{error:#}"), ?delay, "dead letters cannot be written; nothing is settled until they are");
             self.shared.waits.set("dead letters", format!("{error:#}"));

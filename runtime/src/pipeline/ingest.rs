@@ -68,9 +68,8 @@ impl Ingest {
             }
             match read {
                 Read::Batch(read) => self.feeder.feed(read).await,
-                Read::Lost(partitions) => {
-                    self.feeder.shared.ledger.forfeit(self.feeder.feed, &partitions);
-                }
+                Read::Lost(partitions) => self.feeder.lose(&partitions),
+                Read::Rewound => self.feeder.shared.ledger.rewound(self.feeder.feed),
                 Read::End => return Ok(()),
             }
         }
@@ -89,16 +88,25 @@ impl Feeder {
             return;
         }
         self.set_orders(&mut batch);
-        self.shared.count_received(&batch);
         let ledger = &self.shared.ledger;
-        let mut held = match replays.is_empty() {
+        let held = match replays.is_empty() {
             true => ledger.open(self.feed, batch),
             false => ledger.open_replays(self.feed, batch, replays),
         };
+        let Some(mut held) = held else { return };
+        self.shared.count_received(held.batch());
         if !rejected.is_empty() {
             held = self.give_up_rejected(held, rejected).await;
         }
         self.dispatch(held).await;
+    }
+
+    /// These partitions belong to somebody else now.
+    fn lose(&self, partitions: &[u32]) {
+        if let Some(gate) = &self.shared.gate {
+            gate.fail("partitions with messages in flight went to another member".to_owned());
+        }
+        self.shared.ledger.forfeit(self.feed, partitions);
     }
 
     fn set_orders(&self, batch: &mut Batch) {

@@ -119,6 +119,10 @@ impl Lane {
     /// Takes messages through the plugins from `stage` on. `attempts` is how often the plugin there
     /// has asked for the message again; it is 0 unless there is but one.
     async fn admit(&mut self, origin: Origin, held: Held, stage: usize, attempts: u32) -> anyhow::Result<()> {
+        if held.is_revoked() {
+            held.abandon();
+            return Ok(());
+        }
         let mut held = self.queue_behind_parked(&origin, held, stage);
         let mut attempts = attempts;
         for stage in stage..self.steps.len() {

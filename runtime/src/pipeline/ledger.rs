@@ -8,7 +8,8 @@
 
 mod held;
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -96,6 +97,8 @@ pub struct Ledger {
     budget: Arc<Budget>,
     /// Cancelled at the first leak.
     leaked: CancellationToken,
+    /// Claims below this number are given back, wherever their messages are.
+    revoked_below: AtomicU64,
 }
 
 struct State {
@@ -124,6 +127,8 @@ struct Feed {
     claims: usize,
     /// Claims with a row in flight.
     unsettled_claims: usize,
+    /// It goes back: what is read until it has is not taken.
+    rewinding: bool,
     changed: Arc<Notify>,
     /// Seconds from opening a claim to settling its last row, since they were last taken.
     latencies: Vec<Duration>,
@@ -194,6 +199,7 @@ impl Ledger {
             }),
             budget,
             leaked: CancellationToken::new(),
+            revoked_below: AtomicU64::new(0),
         })
     }
 
@@ -214,20 +220,27 @@ impl Ledger {
             ended: Vec::new(),
             claims: 0,
             unsettled_claims: 0,
+            rewinding: false,
             changed: Arc::clone(&changed),
             latencies: Vec::new(),
         });
         (FeedId(state.feeds.len() - 1), changed)
     }
 
-    /// Opens a claim on what was read: row n of the batch must have `claim_row` n.
-    pub fn open(self: &Arc<Ledger>, feed: FeedId, batch: Batch) -> Held {
+    /// Opens a claim on what was read: row n of the batch must have `claim_row` n. `None` while the
+    /// source goes back, for then it will be read again.
+    pub fn open(self: &Arc<Ledger>, feed: FeedId, batch: Batch) -> Option<Held> {
         self.open_claim(feed, batch.clone(), batch, Vec::new())
     }
 
     /// Opens a claim on dead letters that are read again. What goes on carries the mark of a replay;
     /// the claim keeps them as they were read from their source (P5).
-    pub fn open_replays(self: &Arc<Ledger>, feed: FeedId, batch: Batch, replays: Vec<Replayed>) -> Held {
+    pub fn open_replays(
+        self: &Arc<Ledger>,
+        feed: FeedId,
+        batch: Batch,
+        replays: Vec<Replayed>,
+    ) -> Option<Held> {
         debug_assert_eq!(batch.len(), replays.len());
         let mut marked = batch.clone();
         replay::mark(&mut marked, &replays);
@@ -240,12 +253,15 @@ impl Ledger {
         original: Batch,
         batch: Batch,
         replays: Vec<Replayed>,
-    ) -> Held {
+    ) -> Option<Held> {
         debug_assert!(batch.rows().iter().enumerate().all(|(n, row)| row.claim_row as usize == n));
         let rows = batch.len();
         let bytes = batch.footprint();
-        self.budget.take(bytes);
         let mut state = self.state();
+        if state.feeds[feed.0].rewinding {
+            return None;
+        }
+        self.budget.take(bytes);
         state.books.received += rows as u64;
         state.replayed += replays.len() as u64;
         state.books.in_flight += rows as u64;
@@ -264,9 +280,9 @@ impl Ledger {
             reasons: HashMap::new(),
             staged: HashSet::new(),
         }));
-        let claim = state.first_claim + state.claims.len() as u64 - 1;
+        let claim = state.next_claim() - 1;
         drop(state);
-        Held { batch, claim, sink: None, ledger: Arc::clone(self) }
+        Some(Held { batch, claim, sink: None, ledger: Arc::clone(self) })
     }
 
     /// A source message as it was read.
@@ -328,6 +344,69 @@ impl Ledger {
         std::mem::take(&mut self.state().feeds[feed.0].latencies)
     }
 
+    /// The number of the claim that is opened next.
+    pub fn next_claim(&self) -> u64 {
+        self.state().next_claim()
+    }
+
+    /// Whether there is anything of the feed that is not committed.
+    pub fn has_claims(&self, feed: FeedId) -> bool {
+        self.state().feeds[feed.0].claims > 0
+    }
+
+    /// Messages in flight of all claims below this number.
+    pub fn in_flight_below(&self, boundary: u64) -> u64 {
+        let state = self.state();
+        let below = boundary.saturating_sub(state.first_claim);
+        let claims = state.claims.iter().take(usize::try_from(below).unwrap_or(usize::MAX)).flatten();
+        let live = claims.filter(|claim| claim.unsettled > 0).flat_map(|claim| &claim.live);
+        live.map(|&live| u64::from(live)).sum()
+    }
+
+    /// The last position of each partition in the claims below this number that is not committed yet.
+    pub fn positions_below(&self, feed: FeedId, boundary: u64) -> Vec<Position> {
+        let state = self.state();
+        let below = boundary.saturating_sub(state.first_claim);
+        let claims = state.claims.iter().take(usize::try_from(below).unwrap_or(usize::MAX)).flatten();
+        let mut highest: BTreeMap<u32, Position> = BTreeMap::new();
+        for claim in claims.filter(|claim| claim.feed == feed.0) {
+            let rows = claim.original.rows().iter().zip(&claim.outcomes);
+            for (row, _) in rows.filter(|(_, outcome)| !outcome.committed) {
+                highest.insert(row.position.partition, row.position);
+            }
+        }
+        highest.into_values().collect()
+    }
+
+    /// Gives back everything in flight: from now on it is abandoned wherever it is, nothing of it is
+    /// committed, and of this feed nothing is taken until [`Ledger::rewound`]. Returns the number
+    /// below which all claims are revoked.
+    pub fn revoke_all(&self, feed: FeedId) -> u64 {
+        let mut state = self.state();
+        state.feeds[feed.0].rewinding = true;
+        for claim in state.claims.iter_mut().flatten().filter(|claim| claim.feed == feed.0) {
+            claim.outcomes.iter_mut().for_each(|outcome| outcome.committed = true);
+        }
+        let revoked = state.next_claim();
+        self.revoked_below.store(revoked, Ordering::Release);
+        revoked
+    }
+
+    /// What is read of the feed from now on is taken again.
+    pub fn rewound(&self, feed: FeedId) {
+        self.state().feeds[feed.0].rewinding = false;
+    }
+
+    /// Whether the feed goes back, and nothing of it is taken meanwhile.
+    pub fn is_rewinding(&self, feed: FeedId) -> bool {
+        self.state().feeds[feed.0].rewinding
+    }
+
+    /// Whether the messages of this claim are to be abandoned.
+    pub fn is_revoked(&self, claim: u64) -> bool {
+        claim < self.revoked_below.load(Ordering::Acquire)
+    }
+
     /// Nothing that was read of these partitions until now is committed any more: they belong to
     /// somebody else. What of it is in flight goes on to its end.
     pub fn forfeit(&self, feed: FeedId, partitions: &[u32]) {
@@ -359,6 +438,10 @@ impl Ledger {
 }
 
 impl State {
+    fn next_claim(&self) -> u64 {
+        self.first_claim + self.claims.len() as u64
+    }
+
     fn claim(&self, number: u64) -> Option<&Claim> {
         self.claims.get(usize::try_from(number.checked_sub(self.first_claim)?).ok()?)?.as_ref()
     }

@@ -29,8 +29,8 @@ fn pass(batch: Batch) -> Result<Processed, std::convert::Infallible> {
 fn p2_a_dropped_message_is_never_committed_past() {
     let ledger = ledger(1);
     let (feed, _) = ledger.add_feed("orders", CommitKind::UpTo);
-    let first = ledger.open(feed, batch(0, 0, 3));
-    let second = ledger.open(feed, batch(0, 3, 3));
+    let first = ledger.open(feed, batch(0, 0, 3)).unwrap();
+    let second = ledger.open(feed, batch(0, 3, 3)).unwrap();
     second.delivered_for_test();
     let mut parts = first.split(3, |index, _| index).into_iter();
     parts.next().unwrap().delivered_for_test();
@@ -56,7 +56,7 @@ fn p5_a_replayed_message_goes_on_with_its_mark_and_is_kept_as_it_was_read() {
     builder.push_message(&Message::default(), Position::default());
     builder.push_message(&looped, Position::default());
     let replays = [(1, 5), (12, 6)].map(|(times, read_at_ms)| Replayed { times, read_at_ms });
-    let held = ledger.open_replays(feed, builder.finish(), replays.to_vec());
+    let held = ledger.open_replays(feed, builder.finish(), replays.to_vec()).unwrap();
     let batch = held.batch();
     let goes_on: Vec<Message> = batch.messages().map(|message| message.to_owned()).collect();
     assert_eq!(goes_on[0].headers, [header(b"millstream-replays", b"1")]);
@@ -71,7 +71,7 @@ fn p5_a_replayed_message_goes_on_with_its_mark_and_is_kept_as_it_was_read() {
 fn p2_a_message_that_a_plugin_call_forgets_is_a_leak() {
     let ledger = ledger(1);
     let (feed, _) = ledger.add_feed("orders", CommitKind::UpTo);
-    let held = ledger.open(feed, batch(0, 0, 3));
+    let held = ledger.open(feed, batch(0, 0, 3)).unwrap();
     let forgets = |mut batch: Batch| {
         let mut rows = batch.take_rows();
         rows.truncate(2);
@@ -88,7 +88,7 @@ fn p2_a_message_that_a_plugin_call_forgets_is_a_leak() {
 fn p8_what_is_dropped_after_giving_up_is_returned_and_not_committed() {
     let ledger = ledger(1);
     let (feed, _) = ledger.add_feed("orders", CommitKind::UpTo);
-    let held = ledger.open(feed, batch(0, 0, 3));
+    let held = ledger.open(feed, batch(0, 0, 3)).unwrap();
     ledger.give_up();
     drop(held);
     assert!(!ledger.leaked().is_cancelled());
@@ -102,7 +102,7 @@ fn p8_what_is_dropped_after_giving_up_is_returned_and_not_committed() {
 fn a_queue_is_told_the_worst_of_what_became_of_each_message() {
     let ledger = ledger(2);
     let (feed, _) = ledger.add_feed("requests", CommitKind::Each);
-    let held = ledger.open(feed, batch(0, 0, 2));
+    let held = ledger.open(feed, batch(0, 0, 2)).unwrap();
     let (offered, unrouted) = held.fan_out(2, |_, row| match row.claim_row {
         0 => SinkSet::ALL.and(SinkSet::only(0).with(1)),
         _ => SinkSet::only(0),
@@ -128,7 +128,7 @@ fn p6_the_budget_is_given_back_when_the_last_message_is_settled() {
     let budget = Arc::new(Budget::new(1 << 20));
     let ledger = Ledger::new(1, Arc::clone(&budget));
     let (feed, _) = ledger.add_feed("orders", CommitKind::UpTo);
-    let held = ledger.open(feed, batch(0, 0, 2));
+    let held = ledger.open(feed, batch(0, 0, 2)).unwrap();
     assert!(budget.in_flight() > 0);
     let mut parts = held.split(2, |index, _| index).into_iter();
     parts.next().unwrap().delivered_for_test();
@@ -214,7 +214,7 @@ proptest! {
             match event {
                 Event::Open { partition, count } => {
                     let from = &mut next[partition as usize];
-                    all.push(ledger.open(feed, batch(partition, *from, count)));
+                    all.push(ledger.open(feed, batch(partition, *from, count)).unwrap());
                     *from += count;
                 }
                 Event::Split { held, at } => if let Some(held) = take(&mut all, held) {
@@ -270,7 +270,7 @@ proptest! {
 fn passing_costs_no_entry_in_the_books() {
     let ledger = ledger(1);
     let (feed, _) = ledger.add_feed("orders", CommitKind::UpTo);
-    let (held, parents, asides) = ledger.open(feed, batch(0, 0, 4)).advance(pass).unwrap();
+    let (held, parents, asides) = ledger.open(feed, batch(0, 0, 4)).unwrap().advance(pass).unwrap();
     assert_eq!((parents.len(), asides.len()), (4, 0));
     held.delivered_for_test();
     assert_eq!(ledger.snapshot().books, Books { received: 4, delivered: 4, ..Books::default() });

@@ -8,6 +8,8 @@
 //! - [`followers`]: what was dropped because of a message in flight
 //! - [`commit`]: tells the source what is settled
 //!
+//! With `delivery = "exactly-once"` [`transaction`] takes the place of `commit`.
+//!
 //! and what they share: [`ledger`] (P1, P2, P11), [`budget`] (P6), [`retry`], [`status`]. New plugins
 //! come to the lanes by [`swap`]; [`reload`] makes them. [`shadow`] runs candidates beside them.
 
@@ -25,10 +27,12 @@ pub mod retry;
 pub mod shadow;
 pub mod status;
 pub mod swap;
+pub mod transaction;
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -42,6 +46,7 @@ use crate::observe::waits::Waits;
 use crate::sinks::{Sink, SinkTraits};
 use crate::sources::OpenSource;
 use crate::state::States;
+use crate::transactions::Transactions;
 
 use budget::Budget;
 use commit::Commit;
@@ -53,6 +58,7 @@ use lane::{Lane, Step};
 use ledger::{FeedId, Ledger, Snapshot};
 use status::PipelineMetrics;
 use swap::Mailbox;
+use transaction::{Ends, Gate, Transactor};
 
 /// Everything a pipeline is made of, opened and ready.
 pub struct Parts {
@@ -79,6 +85,8 @@ pub struct Parts {
     pub budget: Arc<Budget>,
     /// What it waits for, where the source tells it.
     pub waits: Arc<Waits>,
+    /// In whose transactions the sinks write, and how long one is open while messages come.
+    pub transactions: Option<(Arc<dyn Transactions>, Duration)>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -100,6 +108,8 @@ pub struct Shared {
     pub states: Arc<States>,
     /// See [`Parts::positions_last`].
     pub positions_last: bool,
+    /// Where writing waits for its transaction, if there are transactions.
+    pub gate: Option<Arc<Gate>>,
     sink_names: Vec<String>,
     /// The `route` of each sink.
     routes: Vec<Option<String>>,
@@ -193,6 +203,7 @@ pub fn start(parts: Parts, stop: CancellationToken) -> Running {
         metrics,
         states: Arc::clone(&parts.states),
         positions_last: parts.positions_last,
+        gate: parts.transactions.as_ref().map(|_| Arc::default()),
         sink_names,
         routes,
         sinks_without_route,
@@ -207,6 +218,12 @@ pub fn start(parts: Parts, stop: CancellationToken) -> Running {
     let supervisor =
         Supervisor::new(Arc::clone(&shared), parts, &mailboxes, Arc::clone(&progress), attached, stop);
     Running { shared, progress, attach, mailboxes, end: tokio::spawn(supervisor.run()) }
+}
+
+/// Who tells a source what is settled.
+enum Commits {
+    Positions(Commit),
+    Transactions(Transactor),
 }
 
 /// Runs the tasks of a pipeline and ends them in order.
@@ -272,7 +289,12 @@ impl Supervisor {
             let lane = Lane::new(shared, steps, mailbox, batches, sinks, door, followers);
             supervisor.lane(number, lane);
         }
-        supervisor.feed(parts.source, parts.ordering, progress, None);
+        let source_metrics = &parts.metrics.kafka_transactions;
+        let transactions = parts.transactions.map(|(transactions, interval)| {
+            let ended = |result| source_metrics.with_label_values(&[shared.name.as_str(), result]);
+            Ends { transactions, interval, committed: ended("committed"), aborted: ended("aborted") }
+        });
+        supervisor.feed(parts.source, parts.ordering, progress, transactions, None);
         supervisor
     }
 
@@ -314,6 +336,7 @@ impl Supervisor {
         source: OpenSource,
         ordering: Ordering,
         progress: Arc<SharedProgress>,
+        transactions: Option<Ends>,
         done: Option<oneshot::Sender<anyhow::Result<()>>>,
     ) {
         let Some(door) = self.door.clone() else { return };
@@ -335,8 +358,14 @@ impl Supervisor {
             progress,
             rows: self.rows,
         };
-        let commit = Commit { shared: Arc::clone(&self.shared), feed, source: name, committer, changed };
+        let shared = Arc::clone(&self.shared);
         let ended = CancellationToken::new();
+        let commit = match (transactions, self.shared.gate.clone()) {
+            (Some(ends), Some(gate)) => {
+                Commits::Transactions(Transactor::new(shared, gate, ends, feed, committer, ended.clone()))
+            }
+            _ => Commits::Positions(Commit { shared, feed, source: name, committer, changed }),
+        };
         let (stop, failure, has_ended) = (self.stop.clone(), self.failure.clone(), ended.clone());
         self.readers.spawn(async move {
             // Also when this task panics, or is dropped: what was read before can be committed.
@@ -347,7 +376,10 @@ impl Supervisor {
         });
         let failure = self.failure.clone();
         self.commits.spawn(async move {
-            let result = commit.run(ended).await;
+            let result = match commit {
+                Commits::Positions(commit) => commit.run(ended).await,
+                Commits::Transactions(transactor) => transactor.run().await,
+            };
             match (result, done) {
                 // The one who asked for a replay has gone: its end is in the log all the same.
                 (Ok(()), Some(done)) => drop(done.send(Ok(()))),
@@ -407,7 +439,7 @@ impl Supervisor {
                 }
                 attach = self.attached.recv(), if !self.lanes.is_empty() && !self.attached.is_closed() => {
                     if let Some(Attach { source, done }) = attach {
-                        self.feed(source, Ordering::None, Arc::default(), Some(done));
+                        self.feed(source, Ordering::None, Arc::default(), None, Some(done));
                     }
                 }
                 ended = self.readers.join_next(), if !self.readers.is_empty() => self.joined(ended),
@@ -440,3 +472,6 @@ mod tests;
 
 #[cfg(test)]
 mod deduplicate_tests;
+
+#[cfg(test)]
+mod transaction_tests;

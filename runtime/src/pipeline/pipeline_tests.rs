@@ -93,7 +93,7 @@ struct LogSink {
     random: StdRng,
 }
 
-fn number(message: &MessageRef<'_>) -> u64 {
+pub(super) fn number(message: &MessageRef<'_>) -> u64 {
     std::str::from_utf8(message.payload().unwrap()).unwrap().parse().unwrap()
 }
 
@@ -132,7 +132,7 @@ impl Sink for LogSink {
 
 /// Drops, doubles, rejects and asks for messages again by their numbers.
 #[derive(Clone)]
-struct NumberStep {
+pub(super) struct NumberStep {
     identity: PluginIdentity,
     /// What all versions of it know.
     asked: Arc<Mutex<HashMap<u64, u32>>>,
@@ -142,7 +142,7 @@ struct NumberStep {
 }
 
 impl NumberStep {
-    fn new(step: &str, retries: u64) -> NumberStep {
+    pub(super) fn new(step: &str, retries: u64) -> NumberStep {
         let identity = PluginIdentity {
             step: step.to_owned(),
             name: step.to_owned(),
@@ -296,6 +296,7 @@ fn world(case: &Case) -> World {
         letters: None,
         budget: Arc::new(Budget::new(16 << 10)),
         waits: Arc::default(),
+        transactions: None,
         metrics: Arc::new(Metrics::new()),
     };
     World { sinks, letters, committed, steps, parts }

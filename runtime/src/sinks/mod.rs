@@ -22,6 +22,7 @@ use async_trait::async_trait;
 use crate::codecs::Encoder;
 use crate::config::problem::Problem;
 use crate::message::MessageRef;
+use crate::transactions::Transactions;
 
 /// Every sink there is, in the order of the reference.
 pub static SINKS: &[SinkSpec] = &[
@@ -65,6 +66,20 @@ pub trait SinkConfig: Send + Sync {
         false
     }
 
+    /// In whose transactions it can write, if it can.
+    fn transactional(&self) -> Option<InTransactions> {
+        None
+    }
+
+    /// What opens and aborts transactions of that cluster, for all sinks and the source of a pipeline.
+    fn transactions(
+        &self,
+        _base: &Path,
+        _settings: &TransactionSettings,
+    ) -> anyhow::Result<Arc<dyn Transactions>> {
+        anyhow::bail!("this sink has no part in transactions")
+    }
+
     /// Opens it. Called once, before the first write. A server that is not there is no error yet.
     fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>>;
 }
@@ -78,6 +93,25 @@ pub struct SinkContext {
     /// Folder of the pipeline file: relative paths start here.
     pub base: PathBuf,
     pub codec: Arc<dyn Encoder>,
+    /// What it writes belongs to the transaction that is open here.
+    pub transactions: Option<Arc<dyn Transactions>>,
+}
+
+/// In whose transactions a sink can write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InTransactions {
+    pub cluster: String,
+    /// What its producer is set to, which all sinks of a pipeline share.
+    pub settings: String,
+}
+
+/// How transactions of a pipeline are.
+pub struct TransactionSettings {
+    pub pipeline: String,
+    /// Of this member, always the same: who has it ends what an earlier one has left open.
+    pub id: String,
+    /// After so long the brokers abort a transaction that nobody ends.
+    pub timeout: Duration,
 }
 
 /// What a sink can promise (P10).
@@ -141,6 +175,10 @@ pub enum CallError {
     /// pipeline waits and tries again without end.
     #[error("{reason}")]
     Unavailable { reason: String, retry_after: Option<Duration>, credentials: bool },
+    /// In a transaction: the message with this number can never be written, and with it the
+    /// transaction has failed.
+    #[error("{reason}")]
+    Refused { message: usize, code: &'static str, reason: String },
     /// No waiting will help: the pipeline stops with this error, nothing is settled.
     #[error("{0}")]
     Fatal(String),

@@ -43,6 +43,7 @@ pub fn context(base: impl AsRef<Path>) -> SinkContext {
         name: "out".to_owned(),
         base: base.as_ref().to_owned(),
         codec: Arc::new(Plain { head: None, media_type: "application/json" }),
+        transactions: None,
     }
 }
 

@@ -26,6 +26,7 @@ use crate::message::{Batch, Position};
 use crate::observe::metrics::Metrics;
 use crate::observe::waits::Waits;
 use crate::store::Checkpoints;
+use crate::transactions::{TransactionError, Transactions};
 
 /// Every source there is, in the order of the reference.
 pub static SOURCES: &[SourceSpec] = &[
@@ -58,6 +59,16 @@ pub trait SourceConfig: Send + Sync {
 
     /// What `check` may promise for it.
     fn traits(&self) -> SourceTraits;
+
+    /// Where it is kept how far it is read, if not in the data folder, and how one sets it.
+    fn kept_elsewhere(&self) -> Option<String> {
+        None
+    }
+
+    /// The cluster in whose transactions its positions can be committed, if any.
+    fn transactional(&self) -> Option<String> {
+        None
+    }
 
     /// Opens it at its checkpoint. Called once, before anything is read.
     fn open(self: Box<Self>, context: SourceContext) -> anyhow::Result<OpenSource>;
@@ -151,6 +162,8 @@ pub enum Read {
     /// settled: nothing of what was read of them until now is committed any more. They may come
     /// back, and are then read again from where the other one was.
     Lost(Vec<u32>),
+    /// What comes from now on was read after [`Committer::rewind`] was called.
+    Rewound,
     End,
 }
 
@@ -212,6 +225,22 @@ pub trait Committer: Send {
     /// These messages are settled, or given back; each is told once.
     async fn each(&mut self, settled: Vec<SettledRow>) -> anyhow::Result<()> {
         anyhow::bail!("this source commits up to a position, not {} messages", settled.len())
+    }
+
+    /// Ends the open transaction with these positions in it, as for [`Committer::up_to`]. Only of a
+    /// source that can ([`SourceConfig::transactional`]).
+    async fn commit_in(
+        &mut self,
+        _transactions: &dyn Transactions,
+        _positions: &[Position],
+    ) -> Result<(), TransactionError> {
+        Err(TransactionError::Fatal("this source has no part in transactions".to_owned()))
+    }
+
+    /// Goes back to what is committed. Of what was read before and not yet returned, nothing comes any
+    /// more after the reader has returned [`Read::Rewound`].
+    async fn rewind(&mut self) -> anyhow::Result<()> {
+        anyhow::bail!("this source cannot go back")
     }
 
     /// Nothing more will come; called after the last commit.

@@ -365,7 +365,7 @@ mod tests {
         let error = loop {
             match reader.read(limit(100, 1000)).await {
                 Ok(Read::Batch(read)) => all.extend(super::super::testing::Row::of(read)),
-                Ok(Read::End | Read::Lost(_)) => panic!("it ended"),
+                Ok(Read::End | Read::Lost(_) | Read::Rewound) => panic!("it ended"),
                 Err(error) => break error,
             }
         };

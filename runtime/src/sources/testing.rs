@@ -87,7 +87,7 @@ pub async fn next(reader: &mut dyn Reader, limit: ReadLimit) -> Option<Vec<Row>>
     let read = tokio::time::timeout(DEADLINE, reader.read(limit)).await.expect("nothing came");
     match read.unwrap() {
         Read::Batch(read) => Some(Row::of(read)),
-        Read::Lost(partitions) => panic!("partitions {partitions:?} were lost"),
+        Read::Lost(_) | Read::Rewound => panic!("this source has no group and no transactions"),
         Read::End => None,
     }
 }

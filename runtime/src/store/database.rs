@@ -78,6 +78,10 @@ const STEPS: &[&str] = &[
         UPDATE state_spaces SET bytes = bytes - length(old.key) - length(old.value) WHERE id = old.space;
     END;
 ",
+    "
+    -- What this member of a pipeline is called where no two may be called the same.
+    ALTER TABLE pipeline ADD COLUMN member TEXT;
+",
 ];
 
 /// Marks the file as ours: "mlst".

@@ -85,6 +85,15 @@ impl DataFolder {
         Arc::clone(&self.0.database)
     }
 
+    /// A name that only this member of the pipeline has, made once and kept. Blocks on the first call.
+    pub fn member(&self) -> anyhow::Result<String> {
+        let fresh = uuid::Uuid::new_v4().to_string();
+        self.0.database.write(|transaction| {
+            transaction.execute("UPDATE pipeline SET member = ?1 WHERE member IS NULL", [fresh])?;
+            transaction.query_row("SELECT member FROM pipeline", [], |row| row.get(0))
+        })
+    }
+
     /// All checkpoints, by partition. Blocks.
     pub fn saved_checkpoints(&self) -> anyhow::Result<Vec<SavedCheckpoint>> {
         let rows: Vec<(String, String, i64)> = self.0.database.read(|connection| {

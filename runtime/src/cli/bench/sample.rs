@@ -75,7 +75,7 @@ impl Sample {
             let read = opened.reader.read(ReadLimit { rows, bytes: READ_BYTES });
             let read = match tokio::time::timeout(IDLE, read).await {
                 Ok(Ok(Read::Batch(read))) => read,
-                Ok(Ok(Read::Lost(_))) => continue,
+                Ok(Ok(Read::Lost(_) | Read::Rewound)) => continue,
                 Ok(Ok(Read::End)) | Err(_) => break,
                 Ok(Err(error)) => return Err(error.context(format!("source {kind}"))),
             };

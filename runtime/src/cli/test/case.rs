@@ -14,7 +14,7 @@ use crate::cli::plugin::{NOW_MS, fixtures};
 use crate::config::test_section::{Answer, Expected, TestCase, milliseconds};
 use crate::config::units::Interval;
 use crate::config::{
-    DeadLetterStore, DeadLetters, Pipeline, Retry, Settings, SinkCommon, SinkSection, SourceSection,
+    DeadLetterStore, DeadLetters, Delivery, Pipeline, Retry, Settings, SinkCommon, SinkSection, SourceSection,
 };
 use crate::observe::metrics::Metrics;
 use crate::pipeline::assemble::{Host, assemble};
@@ -123,6 +123,8 @@ impl Case<'_> {
             base: base.clone(),
             data_dir: folder.to_owned(),
             ordering: *ordering,
+            // Its source and sinks, in memory, have no part in transactions.
+            delivery: Delivery::AtLeastOnce,
             require: None,
             source: SourceSection {
                 kind: source.kind,

@@ -61,6 +61,11 @@ impl Held {
         self.claim
     }
 
+    /// Whether they are to be abandoned: the transaction they belonged to was aborted.
+    pub fn is_revoked(&self) -> bool {
+        self.ledger.is_revoked(self.claim)
+    }
+
     /// When the messages of their claim were read from their source.
     pub fn epochs(&self) -> Epochs {
         let state = self.ledger.state();

@@ -6,17 +6,23 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
+use std::sync::Arc;
+
+use rdkafka::ClientConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::write::{Destination, KafkaOutput, Settings};
-use super::{Sink, SinkConfig, SinkContext, SinkSpec, SinkTraits};
+use super::{InTransactions, Sink, SinkConfig, SinkContext, SinkSpec, SinkTraits, TransactionSettings};
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::Interval;
 use crate::kafka::topics::is_topic_name;
+use crate::kafka::transactional::Transactional;
 use crate::kafka::{Cluster, Role, Security};
+use crate::transactions::Transactions;
 
 pub const SPEC: SinkSpec = SinkSpec {
     name: "kafka",
@@ -145,6 +151,16 @@ impl KafkaSink {
         }
     }
 
+    fn client_config(&self, base: &Path) -> ClientConfig {
+        let mut config = self.cluster().config(base);
+        if config.get("linger.ms").is_none() && config.get("queue.buffering.max.ms").is_none() {
+            config.set("linger.ms", LINGER_MS);
+        }
+        config.set("partitioner", self.partitioner.as_str());
+        config.set("compression.codec", self.compression.as_str());
+        config
+    }
+
     fn destination(&self) -> anyhow::Result<Destination> {
         match (&self.topic, &self.topic_header) {
             (Some(topic), None) => Ok(Destination::Topic(topic.as_str().into())),
@@ -189,17 +205,28 @@ impl SinkConfig for KafkaSink {
         true
     }
 
+    fn transactional(&self) -> Option<InTransactions> {
+        let settings =
+            (self.partitioner.as_str(), self.compression.as_str(), &self.librdkafka, &self.security);
+        Some(InTransactions { cluster: self.cluster().name(), settings: format!("{settings:?}") })
+    }
+
+    fn transactions(
+        &self,
+        base: &Path,
+        settings: &TransactionSettings,
+    ) -> anyhow::Result<Arc<dyn Transactions>> {
+        let TransactionSettings { pipeline, id, timeout } = settings;
+        let (config, of) = (self.client_config(base), format!("transactions of {pipeline}"));
+        Ok(Arc::new(Transactional::new(self.cluster(), config, of, id.clone(), *timeout)))
+    }
+
     fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>> {
-        let cluster = self.cluster();
-        let mut config = cluster.config(&context.base);
-        if config.get("linger.ms").is_none() && config.get("queue.buffering.max.ms").is_none() {
-            config.set("linger.ms", LINGER_MS);
-        }
-        config.set("partitioner", self.partitioner.as_str());
-        config.set("compression.codec", self.compression.as_str());
+        let config = self.client_config(&context.base);
         let destination = self.destination()?;
         let of = format!("sink {} of {}", context.name, context.pipeline);
-        let settings = Settings { cluster, config, of };
-        Ok(Box::new(KafkaOutput::new(settings, context.codec, destination, self.timeout.0)))
+        let settings = Settings { cluster: self.cluster(), config, of };
+        let transactions = context.transactions;
+        Ok(Box::new(KafkaOutput::new(settings, context.codec, destination, self.timeout.0, transactions)))
     }
 }

@@ -15,8 +15,10 @@ use crate::config::secrets::Redactor;
 use crate::kafka::Cluster;
 use crate::kafka::producer::{Broken, Call, Care, Producer, Record, Reports};
 use crate::kafka::topics::{Refusal, TopicLimits, is_topic_name, record_bytes};
+use crate::kafka::transactional::{self, Transactional};
 use crate::message::MessageRef;
 use crate::sinks::{CallError, ENCODE_ERROR, Outcome, Outcomes, Sink};
+use crate::transactions::Transactions;
 
 /// Where messages go.
 #[derive(Clone)]
@@ -39,6 +41,8 @@ pub struct KafkaOutput {
     codec: Arc<dyn Encoder>,
     destination: Destination,
     timeout: Duration,
+    /// Whose producer it is, if what is written belongs to transactions.
+    transactions: Option<Arc<dyn Transactions>>,
     known: KnownTopics,
     /// The last call had a record that was refused after it was sent: now each goes alone.
     alone: bool,
@@ -52,12 +56,14 @@ impl KafkaOutput {
         codec: Arc<dyn Encoder>,
         destination: Destination,
         timeout: Duration,
+        transactions: Option<Arc<dyn Transactions>>,
     ) -> KafkaOutput {
         KafkaOutput {
             settings,
             codec,
             destination,
             timeout,
+            transactions,
             known: KnownTopics::default(),
             alone: false,
             producer: None,
@@ -65,9 +71,30 @@ impl KafkaOutput {
         }
     }
 
+    fn transactional(&self) -> Option<&Transactional> {
+        self.transactions.as_deref().and_then(transactional::of)
+    }
+
     /// A producer as careful as the known topics need it.
     fn producer(&mut self) -> Result<(Care, Producer), CallError> {
         let care = Care { batch_bytes: self.known.batch_bytes(), alone: self.alone };
+        if let Some(transactional) = self.transactional() {
+            return match transactional.present() {
+                Some((present, producer))
+                    if present.batch_bytes <= care.batch_bytes && (present.alone || !care.alone) =>
+                {
+                    Ok((present, producer))
+                }
+                present => {
+                    transactional.want(care);
+                    let reason = match present {
+                        Some(_) => "it is run again with batches that the topics take",
+                        None => "there is no producer",
+                    };
+                    Err(unavailable(RDKafkaErrorCode::State, reason.to_owned()))
+                }
+            };
+        }
         if let Some((present, producer)) = &self.producer
             && present.alone == care.alone
             && present.batch_bytes <= care.batch_bytes
@@ -84,16 +111,32 @@ impl KafkaOutput {
         Ok((care, producer))
     }
 
+    /// The open transaction has failed; says what the next one needs.
+    fn end_transaction(&self, care: Care, is_broken: bool) {
+        let Some(transactional) = self.transactional() else { return };
+        if is_broken {
+            transactional.discard();
+        }
+        if self.alone {
+            transactional.want(Care { alone: true, ..care });
+        }
+    }
+
     /// Asks what a topic takes, if it is not known.
     async fn learn(&mut self, topic: &str) -> Result<(), CallError> {
         if !self.known.is_due(topic) {
             return Ok(());
         }
-        let (_, producer) = self.producer()?;
+        let of_transaction = self.transactional().and_then(Transactional::present);
+        let (_, producer) = match of_transaction {
+            Some(present) => present,
+            None => self.producer()?,
+        };
         let answer = tokio::select! {
             answer = producer.ask(topic, self.timeout) => answer,
             broken = producer.broken() => {
                 self.producer = None;
+                self.end_transaction(Care::default(), true);
                 return Err(why_unavailable(&producer, Some(broken), None));
             }
         };
@@ -197,14 +240,14 @@ impl KafkaOutput {
         reports: Reports,
         mut outcomes: Vec<Option<Outcome>>,
     ) -> Result<Outcomes, CallError> {
-        let mut refused = false;
+        let mut refused = None;
         let mut failure = None;
         for (number, report) in reports.each.into_iter().enumerate() {
             match report {
                 None => {}
                 Some(Ok(())) => outcomes[number] = Some(Outcome::Durable),
                 Some(Err(code)) if is_refusal(code) => {
-                    refused = true;
+                    refused = refused.or(Some((number, code)));
                     self.known.forget(topics[number]);
                     if care.alone {
                         outcomes[number] = Some(refusal(code, topics[number]));
@@ -221,7 +264,25 @@ impl KafkaOutput {
                 }
             }
         }
-        if refused {
+        if self.transactions.is_some() {
+            let why = refused.map_or_else(
+                || failure.map(|(number, code)| (topics[number], code)),
+                |(number, code)| Some((topics[number], code)),
+            );
+            if refused.is_none() && reports.broken.is_none() && failure.is_none() {
+                self.alone = false;
+                return Ok(all_known(outcomes));
+            }
+            return Err(match refused {
+                Some((message, code)) if care.alone => refused_in_transaction(message, code, topics[message]),
+                _ => {
+                    self.alone = refused.is_some();
+                    self.end_transaction(care, reports.broken.is_some());
+                    why_unavailable(producer, reports.broken, why)
+                }
+            });
+        }
+        if refused.is_some() {
             self.producer = None;
             self.alone = true;
             let later = Outcome::Later {
@@ -246,6 +307,12 @@ impl KafkaOutput {
 #[async_trait]
 impl Sink for KafkaOutput {
     async fn write(&mut self, messages: &[MessageRef<'_>]) -> Result<Outcomes, CallError> {
+        let transactions = self.transactions.clone();
+        let transactional = transactions.as_deref().and_then(transactional::of);
+        let _turn = match transactional {
+            Some(transactional) => Some(transactional.turn().await),
+            None => None,
+        };
         let mut outcomes: Vec<Option<Outcome>> = vec![None; messages.len()];
         let destination = self.destination.clone();
         let topics = Self::topics_of(&destination, messages, &mut outcomes);
@@ -253,6 +320,9 @@ impl Sink for KafkaOutput {
         let (care, mut producer) = self.producer()?;
         if producer.is_busy() {
             // A call before was given up in the middle.
+            if let Some(transactional) = transactional {
+                transactional.discard();
+            }
             self.producer = None;
             producer = self.producer()?.1;
         }
@@ -342,6 +412,13 @@ fn refusal(code: RDKafkaErrorCode, topic: &str) -> Outcome {
         _ => "refused",
     };
     Outcome::Reject { code: short, reason: format!("topic {topic}: {code}") }
+}
+
+fn refused_in_transaction(message: usize, code: RDKafkaErrorCode, topic: &str) -> CallError {
+    match refusal(code, topic) {
+        Outcome::Reject { code, reason } => CallError::Refused { message, code, reason },
+        other => CallError::Fatal(format!("topic {topic}: {other:?}")),
+    }
 }
 
 fn is_unknown_topic(code: RDKafkaErrorCode) -> bool {

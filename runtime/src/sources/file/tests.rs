@@ -307,7 +307,7 @@ async fn what_cannot_be_read_is_an_error_that_names_it() {
     let error = loop {
         match source.reader.read(limit(100, 1 << 20)).await {
             Ok(Read::Batch(_)) => {}
-            Ok(Read::End | Read::Lost(_)) => panic!("it ended"),
+            Ok(Read::End | Read::Lost(_) | Read::Rewound) => panic!("it ended"),
             Err(error) => break error,
         }
     };
@@ -322,7 +322,7 @@ async fn what_cannot_be_read_is_an_error_that_names_it() {
     let error = loop {
         match source.reader.read(limit(10_000, 1 << 20)).await {
             Ok(Read::Batch(_)) => {}
-            Ok(Read::End | Read::Lost(_)) => panic!("it ended"),
+            Ok(Read::End | Read::Lost(_) | Read::Rewound) => panic!("it ended"),
             Err(error) => break error,
         }
     };

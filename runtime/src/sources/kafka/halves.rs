@@ -14,7 +14,9 @@ use tokio::sync::mpsc;
 use super::super::{CommitKind, Committer, Read, ReadLimit, Reader, SourceContext};
 use super::ownership::Ownership;
 use super::worker::{Limit, WorkerHandle};
+use crate::kafka::transactional;
 use crate::message::Position;
+use crate::transactions::{TransactionError, Transactions};
 
 pub struct KafkaReader {
     batches: mpsc::Receiver<anyhow::Result<Read>>,
@@ -48,6 +50,8 @@ pub struct KafkaCommitter {
     worker: WorkerHandle,
     ownership: Arc<Ownership>,
     latency: Histogram,
+    /// Losses of partitions when the open transaction began.
+    losses: u64,
 }
 
 /// How long leaving the group may take at a stop; without it the group waits for the session timeout.
@@ -59,7 +63,7 @@ const REBALANCE_PAUSE: Duration = Duration::from_millis(50);
 impl KafkaCommitter {
     pub fn new(worker: WorkerHandle, ownership: Arc<Ownership>, context: &SourceContext) -> KafkaCommitter {
         let latency = context.metrics.kafka_commit.with_label_values(&[&context.pipeline]);
-        KafkaCommitter { worker, ownership, latency }
+        KafkaCommitter { worker, ownership, latency, losses: 0 }
     }
 
     async fn commit(&self, offsets: TopicPartitionList) -> anyhow::Result<()> {
@@ -93,6 +97,38 @@ impl Committer for KafkaCommitter {
                 other => return other.context("the group does not take the offsets"),
             }
         }
+    }
+
+    async fn commit_in(
+        &mut self,
+        transactions: &dyn Transactions,
+        positions: &[Position],
+    ) -> Result<(), TransactionError> {
+        let failed = |reason: &str| TransactionError::Failed(reason.to_owned());
+        let transactional = transactional::of(transactions)
+            .ok_or_else(|| TransactionError::Fatal("these are no transactions of Kafka".to_owned()))?;
+        let consumer = self.worker.consumer().ok_or_else(|| failed("the consumer has ended"))?;
+        // Asked for before looking at the losses: if it is that of a later membership, the loss that
+        // came before it is seen; if it is that of an earlier one, the brokers refuse it.
+        let group = consumer.group_metadata().ok_or_else(|| failed("this member is in no group"))?;
+        if self.ownership.losses() != self.losses {
+            return Err(failed("partitions with messages in the transaction went to another member"));
+        }
+        let offsets = self.ownership.to_commit(positions);
+        let started = Instant::now();
+        transactional.commit(offsets.clone(), group).await?;
+        self.latency.observe(started.elapsed().as_secs_f64());
+        self.ownership.committed(&offsets);
+        Ok(())
+    }
+
+    async fn rewind(&mut self) -> anyhow::Result<()> {
+        self.losses = self.ownership.losses();
+        if let Some(rewound) = self.worker.rewind() {
+            // If the thread has ended there is nothing that it could read.
+            let _ = rewound.await;
+        }
+        Ok(())
     }
 
     async fn close(&mut self) -> anyhow::Result<()> {

@@ -231,6 +231,18 @@ impl SourceConfig for KafkaSource {
         SourceTraits { replay: Replay::Yes, unordered: None, partitions: None }
     }
 
+    fn kept_elsewhere(&self) -> Option<String> {
+        let group = &self.group;
+        Some(format!(
+            "the consumer group {group:?} keeps how far its topics are read; `kafka-consumer-groups.sh --describe \
+             --group {group}` shows it, and with `--reset-offsets` it is set while no member runs"
+        ))
+    }
+
+    fn transactional(&self) -> Option<String> {
+        Some(self.cluster().name())
+    }
+
     fn open(self: Box<Self>, context: SourceContext) -> anyhow::Result<OpenSource> {
         let what = self.pattern.clone().unwrap_or_else(|| self.topics.join(","));
         let ownership = Arc::new(Ownership::load(Arc::clone(&context.checkpoints))?);

@@ -24,6 +24,8 @@ struct State {
     numbers: HashMap<(Arc<str>, i32), u32>,
     /// Those that are ours.
     owned: HashMap<u32, Progress>,
+    /// How often partitions went away with messages in flight.
+    losses: u64,
 }
 
 /// Of a partition since it was assigned; offsets of the message that comes next.
@@ -82,12 +84,18 @@ impl Ownership {
         Ok(())
     }
 
-    /// These are not ours any more. Returns their numbers.
-    pub fn release(&self, partitions: &TopicPartitionList) -> Vec<u32> {
+    /// These are not ours any more; with messages in flight that is a loss. Returns their numbers.
+    pub fn release(&self, partitions: &TopicPartitionList, with_messages_in_flight: bool) -> Vec<u32> {
         let mut state = self.state();
+        state.losses += u64::from(with_messages_in_flight);
         let numbers = state.numbers_of(partitions);
         state.owned.retain(|number, _| !numbers.contains(number));
         numbers
+    }
+
+    /// How often partitions went away with messages in flight.
+    pub fn losses(&self) -> u64 {
+        self.state().losses
     }
 
     /// The number of a partition that is ours.
@@ -222,7 +230,7 @@ mod tests {
         assert!(ownership.is_drained(&list(&[("a", 0, 0)])));
         assert!(!ownership.is_drained(&list(&[("a", 0, 0), ("a", 1, 0)])));
         assert_eq!(ownership.to_commit(&[at(0, 9), at(1, 6)]).count(), 0, "nothing goes back");
-        assert_eq!(ownership.release(&list(&[("a", 1, 0)])), [1]);
+        assert_eq!(ownership.release(&list(&[("a", 1, 0)]), false), [1]);
         assert_eq!(ownership.to_commit(&[at(1, 9)]).count(), 0);
     }
 }

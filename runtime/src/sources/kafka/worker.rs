@@ -17,8 +17,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset, TopicPartitionList};
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, oneshot};
 
 use super::super::{Read, ReadLimit, SourceContext};
 use super::GroupProtocol;
@@ -41,6 +41,12 @@ const GROW: Duration = Duration::from_millis(2);
 
 /// How long the pipeline may take nothing until the partitions are paused.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the log says what the source waits for, at most.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long going back to another offset may take.
+const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The part of the pipeline that waits, in readiness and log.
 const PART: &str = "source";
@@ -74,16 +80,28 @@ impl Limit {
 /// The consumer of the moment: another one where the broker does not speak the first one's protocol.
 type Slot = Arc<Mutex<Option<Arc<BaseConsumer<Callbacks>>>>>;
 
+/// Asks for going back to what is committed; told when that is done.
+type Rewind = Arc<Mutex<Option<oneshot::Sender<()>>>>;
+
 /// What the thread is held by.
 pub struct WorkerHandle {
     slot: Slot,
     stop: Arc<AtomicBool>,
+    rewind: Rewind,
     thread: Option<JoinHandle<()>>,
 }
 
 impl WorkerHandle {
     pub fn consumer(&self) -> Option<Arc<BaseConsumer<Callbacks>>> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Has the thread go back to what is committed. It says when it has; `None` if it has ended.
+    pub fn rewind(&self) -> Option<oneshot::Receiver<()>> {
+        let (done, rewound) = oneshot::channel();
+        *self.rewind.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+        let has_ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
+        (!has_ended).then_some(rewound)
     }
 
     /// Ends the thread, which leaves the group. To be joined.
@@ -169,6 +187,7 @@ pub struct Worker {
     consumer: Arc<BaseConsumer<Callbacks>>,
     slot: Slot,
     stop: Arc<AtomicBool>,
+    rewind: Rewind,
     ownership: Arc<Ownership>,
     waits: Arc<Waits>,
     rebalances: IntCounterVec,
@@ -190,6 +209,8 @@ pub struct Worker {
     /// What a broker said that has to do with no message.
     trouble: Option<String>,
     told: Option<String>,
+    /// When that was logged last.
+    logged: Instant,
 }
 
 impl Worker {
@@ -213,10 +234,12 @@ impl Worker {
         let (sender, batches) = mpsc::channel(1);
         let limit = Arc::new(Limit { rows: AtomicUsize::new(256), bytes: AtomicUsize::new(1 << 20) });
         let stop = Arc::new(AtomicBool::new(false));
+        let rewind = Rewind::default();
         let worker = Worker {
             consumer,
             slot: Arc::clone(&slot),
             stop: Arc::clone(&stop),
+            rewind: Arc::clone(&rewind),
             ownership,
             waits: Arc::clone(&context.waits),
             rebalances: context.metrics.kafka_rebalances.clone(),
@@ -233,13 +256,14 @@ impl Worker {
             leaving: Vec::new(),
             trouble: None,
             told: None,
+            logged: Instant::now(),
             maker,
         };
         let thread = std::thread::Builder::new()
             .name("kafka-source".to_owned())
             .spawn(move || worker.run())
             .context("cannot start a thread")?;
-        Ok(Link { batches, limit, handle: WorkerHandle { slot, stop, thread: Some(thread) } })
+        Ok(Link { batches, limit, handle: WorkerHandle { slot, stop, rewind, thread: Some(thread) } })
     }
 
     fn run(mut self) {
@@ -254,6 +278,7 @@ impl Worker {
         while !self.stop.load(Ordering::Acquire) {
             self.answer_rebalances()?;
             self.let_go_of_drained()?;
+            self.go_back_if_asked()?;
             self.tell_waits();
             let consumer = Arc::clone(&self.consumer);
             let got_none = match consumer.poll(self.next_wait()) {
@@ -455,13 +480,43 @@ impl Worker {
         Ok(())
     }
 
+    /// Goes back to what is committed, if that is asked for.
+    fn go_back_if_asked(&mut self) -> anyhow::Result<()> {
+        let asked = self.rewind.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(done) = asked else { return Ok(()) };
+        let assignment = self.consumer.assignment()?;
+        if assignment.count() > 0
+            && let Err(error) = self.seek_to_committed(&assignment)
+        {
+            self.trouble = Some(format!("cannot go back to what is committed: {error}"));
+            *self.rewind.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+            return Ok(());
+        }
+        self.filling = Filling::default();
+        self.outbox.clear();
+        self.outbox.push_back(Read::Rewound);
+        // Nobody listens if the pipeline ends anyway.
+        let _ = done.send(());
+        Ok(())
+    }
+
+    fn seek_to_committed(&mut self, assignment: &TopicPartitionList) -> anyhow::Result<()> {
+        let starts = self.maker.subscription.start.resolve(&self.consumer, assignment)?;
+        let sought = self.consumer.seek_partitions(starts.clone(), SEEK_TIMEOUT)?;
+        for element in sought.elements() {
+            element.error()?;
+        }
+        self.trouble = None;
+        self.ownership.assign(&starts)
+    }
+
     fn give_away(
         &mut self,
         partitions: &TopicPartitionList,
         with_messages_in_flight: bool,
     ) -> anyhow::Result<()> {
         self.push_filling();
-        let numbers = self.ownership.release(partitions);
+        let numbers = self.ownership.release(partitions, with_messages_in_flight);
         if with_messages_in_flight {
             self.outbox.push_back(Read::Lost(numbers));
         }
@@ -537,7 +592,12 @@ impl Worker {
         match &reason {
             Some(reason) => {
                 self.waits.set(PART, reason.clone());
-                tracing::warn!(pipeline = %self.maker.context.pipeline, reason, "the source waits");
+                // Errors of connections tell how often they were, and so change all the time.
+                let is_news = self.told.is_none() || self.logged.elapsed() >= LOG_INTERVAL;
+                if is_news {
+                    self.logged = Instant::now();
+                    tracing::warn!(pipeline = %self.maker.context.pipeline, reason, "the source waits");
+                }
             }
             None => {
                 self.waits.clear(PART);

@@ -1,0 +1,339 @@
+//! Exactly once: transactions of whole claims, with the positions of the source inside.
+//!
+//! Sinks and desk write into the transaction that is open, and hand in what is written; it stays in
+//! flight until the transaction is committed. To end a transaction a boundary is drawn: messages of
+//! claims below it are brought to their end, those of later claims wait at the [`Gate`], and once
+//! everything below is handed in, it is committed together with the positions that it came from.
+//!
+//! If anything fails the transaction is aborted: every message in flight is given back, wherever it is,
+//! the source goes back to what is committed, and all is run again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use prometheus::IntCounter;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::Shared;
+use super::desk::Why;
+use super::ledger::{FeedId, Held};
+use super::retry::unavailable_delay;
+use crate::message::Position;
+use crate::sources::Committer;
+use crate::transactions::{TransactionError, Transactions};
+
+/// No claim has this number: all are let through.
+const ALL: u64 = u64::MAX;
+
+/// The part that waits, in readiness.
+const PART: &str = "transaction";
+
+/// What a message becomes when the transaction is committed.
+#[derive(Debug)]
+pub enum End {
+    /// In the sink with this number.
+    Delivered(usize),
+    /// For this reason.
+    DeadLettered(String),
+}
+
+/// Where a message fails that the brokers refuse: the place it was read from, and the sink.
+type Culprit = (u32, u64, usize);
+
+/// Where sinks and desk ask whether they may write, and hand in what they have written.
+#[derive(Default)]
+pub struct Gate {
+    /// Claims from this number on wait.
+    boundary: AtomicU64,
+    /// How often the boundary was drawn.
+    drawn: AtomicU64,
+    state: Mutex<State>,
+    /// For the one who ends transactions.
+    changed: Notify,
+    /// For those who wait.
+    opened: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    written: Vec<(Held, End)>,
+    rows: u64,
+    /// Why the open transaction is to be aborted.
+    failure: Option<String>,
+    condemned: HashMap<Culprit, Why>,
+}
+
+impl Gate {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether messages of this claim may be written now.
+    pub fn admits(&self, claim: u64) -> bool {
+        claim < self.boundary.load(Ordering::Acquire)
+    }
+
+    /// Waits until the boundary is drawn anew after so many times. Cancel-safe.
+    pub async fn wait(&self, drawn: u64) {
+        loop {
+            let opened = self.opened.notified();
+            if self.drawn() != drawn {
+                return;
+            }
+            opened.await;
+        }
+    }
+
+    pub fn boundary(&self) -> u64 {
+        self.boundary.load(Ordering::Acquire)
+    }
+
+    /// How often the boundary was drawn: to be asked before looking at it, and given to [`Gate::wait`].
+    pub fn drawn(&self) -> u64 {
+        self.drawn.load(Ordering::Acquire)
+    }
+
+    /// These are written, and final when the transaction is.
+    pub fn hand_in(&self, held: Held, end: End) {
+        let mut state = self.state();
+        state.rows += held.len() as u64;
+        state.written.push((held, end));
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The open transaction is to be aborted. To be called before what failed is given back.
+    pub fn fail(&self, reason: String) {
+        self.state().failure.get_or_insert(reason);
+        self.changed.notify_one();
+    }
+
+    /// As [`Gate::fail`]: the brokers refuse this message, which is a dead letter the next time.
+    pub fn condemn(&self, position: Position, sink: usize, why: Why) {
+        let mut state = self.state();
+        state.failure.get_or_insert_with(|| why.reason.clone());
+        state.condemned.insert((position.partition, position.offset, sink), why);
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Why a message is a dead letter that was refused before.
+    pub fn condemned(&self, position: Position, sink: usize) -> Option<Why> {
+        let state = self.state();
+        match state.condemned.is_empty() {
+            true => None,
+            false => state.condemned.get(&(position.partition, position.offset, sink)).cloned(),
+        }
+    }
+
+    fn set_boundary(&self, boundary: u64) {
+        self.boundary.store(boundary, Ordering::Release);
+        self.drawn.fetch_add(1, Ordering::AcqRel);
+        self.opened.notify_waiters();
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.state().failure.clone()
+    }
+
+    /// Takes what is written.
+    fn take_written(&self) -> Vec<(Held, End)> {
+        let mut state = self.state();
+        state.rows = 0;
+        std::mem::take(&mut state.written)
+    }
+}
+
+/// What ends the transactions of a pipeline, and counts them.
+pub struct Ends {
+    pub transactions: Arc<dyn Transactions>,
+    /// How long one is open while messages come.
+    pub interval: Duration,
+    pub committed: IntCounter,
+    pub aborted: IntCounter,
+}
+
+/// Ends transactions, in place of the commits of a feed.
+pub struct Transactor {
+    shared: Arc<Shared>,
+    gate: Arc<Gate>,
+    ends: Ends,
+    feed: FeedId,
+    committer: Box<dyn Committer>,
+    /// The reader has.
+    ended: CancellationToken,
+    /// Transactions in a row that were aborted.
+    failures: u32,
+}
+
+impl Transactor {
+    pub fn new(
+        shared: Arc<Shared>,
+        gate: Arc<Gate>,
+        ends: Ends,
+        feed: FeedId,
+        committer: Box<dyn Committer>,
+        ended: CancellationToken,
+    ) -> Transactor {
+        Transactor { shared, gate, ends, feed, committer, ended, failures: 0 }
+    }
+
+    /// Runs until the reader has ended and everything it read is committed; then closes the source.
+    pub async fn run(mut self) -> anyhow::Result<()> {
+        self.open().await?;
+        loop {
+            tokio::select! {
+                biased;
+                () = self.ended.cancelled() => {}
+                () = tokio::time::sleep(self.ends.interval) => {}
+            }
+            let has_ended = self.ended.is_cancelled();
+            if self.shared.ledger.has_claims(self.feed) || self.gate.failure().is_some() {
+                self.end_transaction().await?;
+            } else if has_ended {
+                break;
+            }
+        }
+        self.committer.close().await.map_err(|error| error.context("closing the source"))
+    }
+
+    /// Opens a transaction, and the gate.
+    async fn open(&mut self) -> anyhow::Result<()> {
+        let mut tries = 0;
+        loop {
+            match self.ends.transactions.begin().await {
+                Ok(()) => break,
+                Err(TransactionError::Fatal(reason)) => {
+                    anyhow::bail!("no transaction can be opened: {reason}")
+                }
+                Err(TransactionError::Failed(reason)) => self.wait(&mut tries, &reason).await,
+            }
+        }
+        if tries > 0 {
+            self.shared.waits.clear(PART);
+        }
+        self.gate.set_boundary(ALL);
+        Ok(())
+    }
+
+    /// Commits what is in flight now, or aborts it.
+    async fn end_transaction(&mut self) -> anyhow::Result<()> {
+        let boundary = self.shared.ledger.next_claim();
+        self.gate.set_boundary(boundary);
+        let failed = match self.all_written(boundary).await {
+            Ok(()) => self.commit(boundary).await?,
+            Err(reason) => Some(reason),
+        };
+        match failed {
+            None => {
+                self.failures = 0;
+                self.ends.committed.inc();
+            }
+            Some(reason) => self.start_over(reason).await?,
+        }
+        self.open().await
+    }
+
+    /// Waits until everything below the boundary is written, or for the reason why it will not be.
+    async fn all_written(&mut self, boundary: u64) -> Result<(), String> {
+        loop {
+            let changed = self.gate.changed.notified();
+            let written = {
+                let state = self.gate.state();
+                if let Some(reason) = &state.failure {
+                    return Err(reason.clone());
+                }
+                state.rows
+            };
+            if self.shared.ledger.in_flight_below(boundary) == written {
+                // What failed is given back only after it was told.
+                return self.gate.failure().map_or(Ok(()), Err);
+            }
+            tokio::select! {
+                () = changed => {}
+                // What a plugin drops is not handed in.
+                () = tokio::time::sleep(Duration::from_millis(1)) => {}
+            }
+        }
+    }
+
+    /// Commits; `Some` with the reason if that failed and it is to be aborted.
+    async fn commit(&mut self, boundary: u64) -> anyhow::Result<Option<String>> {
+        let positions = self.shared.ledger.positions_below(self.feed, boundary);
+        match self.committer.commit_in(&*self.ends.transactions, &positions).await {
+            Ok(()) => {}
+            Err(TransactionError::Failed(reason)) => return Ok(Some(reason)),
+            Err(TransactionError::Fatal(reason)) => {
+                anyhow::bail!("the transaction cannot be committed: {reason}")
+            }
+        }
+        for (held, end) in self.gate.take_written() {
+            match end {
+                End::Delivered(sink) => {
+                    self.shared.count_sent(sink, &held);
+                    held.delivered();
+                }
+                End::DeadLettered(reason) => held.dead_lettered(&reason),
+            }
+        }
+        for latency in self.shared.ledger.take_latencies(self.feed) {
+            self.shared.metrics.latency.observe(latency.as_secs_f64());
+        }
+        // It is committed already: this makes the ledger forget it.
+        self.shared.ledger.take_committable(self.feed);
+        let behind: HashMap<u32, u64> =
+            positions.iter().map(|position| (position.partition, position.offset)).collect();
+        let is_ahead = |&(partition, offset, _): &Culprit| behind.get(&partition).is_none_or(|&b| b < offset);
+        self.gate.state().condemned.retain(|culprit, _| is_ahead(culprit));
+        Ok(None)
+    }
+
+    /// Aborts, gives everything back, and has the source read it again.
+    async fn start_over(&mut self, reason: String) -> anyhow::Result<()> {
+        self.ends.aborted.inc();
+        let revoked = self.shared.ledger.revoke_all(self.feed);
+        // Those who wait at the gate find that their messages are not theirs any more.
+        self.gate.set_boundary(0);
+        let mut tries = self.failures;
+        self.failures = self.failures.saturating_add(1);
+        match self.ends.transactions.abort().await {
+            Ok(()) => {}
+            Err(TransactionError::Failed(why)) => {
+                tracing::warn!(why, "aborting a transaction failed; it times out")
+            }
+            Err(TransactionError::Fatal(why)) => {
+                anyhow::bail!("the transaction cannot be aborted: {why} ({reason})")
+            }
+        }
+        self.gate.take_written().into_iter().for_each(|(held, _)| held.abandon());
+        while self.shared.ledger.in_flight_below(revoked) > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.shared.ledger.take_committable(self.feed);
+        self.gate.state().failure = None;
+        // The first time at once: a rebalance, or a message that is a dead letter now.
+        if tries > 0 {
+            self.wait(&mut tries, &reason).await;
+            self.shared.waits.clear(PART);
+        } else {
+            tracing::warn!(pipeline = %self.shared.name, reason, "the transaction was aborted; its messages are read again");
+        }
+        self.committer.rewind().await.map_err(|error| error.context("reading again what was aborted"))?;
+        // Another abort before it has gone back would have it go back twice.
+        while self.shared.ledger.is_rewinding(self.feed) && !self.ended.is_cancelled() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    async fn wait(&mut self, tries: &mut u32, reason: &str) {
+        let delay = unavailable_delay(&self.shared.retry, *tries, None);
+        tracing::warn!(pipeline = %self.shared.name, reason, ?delay, "no transaction gets through; waiting");
+        self.shared.waits.set(PART, reason.to_owned());
+        *tries = tries.saturating_add(1);
+        tokio::time::sleep(delay).await;
+    }
+}
