@@ -195,6 +195,16 @@ impl Running {
         self.signal(rustix::process::Signal::HUP);
     }
 
+    /// SIGSTOP: it does nothing any more, and nobody is told.
+    pub fn pause(&self) {
+        self.signal(rustix::process::Signal::STOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(rustix::process::Signal::CONT);
+    }
+
     fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).expect("it can be told");

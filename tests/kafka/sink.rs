@@ -169,7 +169,7 @@ fn p3_limits_that_come_while_it_runs_cost_no_message_and_no_order() {
 
 #[test]
 fn a_broker_and_a_topic_that_come_later_are_waited_for() {
-    let mut kafka = Kafka::prepared(1);
+    let kafka = Kafka::prepared(1);
     let folder = Folder::new();
     let input: Vec<Value> = (0..100).map(|n| json!({ "key": "k", "payload": n.to_string() })).collect();
     let sink = format!("{}\ntopic = \"late\"\ntimeout = \"1s\"\n", kafka.brokers_toml());

@@ -15,8 +15,12 @@ use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use crate::support::DEADLINE;
 
 /// Waits for the end of its input. If no line came before it, the test process has died without
-/// stopping the server, and it does that.
-const WATCH: &str = r#"trap "" HUP INT TERM; read -r stopped && exit; kill -KILL "$1"; rm -rf -- "$2""#;
+/// stopping the server, and it does that. Servers may share a folder, and the others still write to it.
+const WATCH: &str = r#"
+trap "" HUP INT TERM
+read -r stopped && exit
+kill -KILL "$1"
+for try in 1 2 3 4 5; do rm -rf -- "$2" && exit; sleep 1; done"#;
 
 pub struct Server {
     name: String,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -35,7 +36,7 @@ impl Plan {
             ("group.initial.rebalance.delay.ms", "0"),
             ("group.min.session.timeout.ms", "1000"),
             ("group.consumer.min.session.timeout.ms", "1000"),
-            ("group.consumer.session.timeout.ms", "6000"),
+            ("group.consumer.session.timeout.ms", "3000"),
             ("group.consumer.min.heartbeat.interval.ms", "200"),
             ("group.consumer.heartbeat.interval.ms", "500"),
             // As does the cluster with a dead broker, and with a transaction that nobody ends.
@@ -97,7 +98,7 @@ impl Plan {
             }
             let text: String = properties.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
             std::fs::write(home.join("properties"), text).expect("the properties can be written");
-            let broker = Broker { node, home, ports, jvm: self.jvm.clone(), server: None };
+            let broker = Broker { node, home, ports, jvm: self.jvm.clone(), server: Mutex::default() };
             broker.format(&cluster, &self.format);
             brokers.push(broker);
         }
@@ -112,7 +113,7 @@ pub struct Broker {
     ports: BTreeMap<&'static str, u16>,
     jvm: Vec<String>,
     /// While it runs.
-    server: Option<Server>,
+    server: Mutex<Option<Server>>,
 }
 
 impl Broker {
@@ -133,31 +134,32 @@ impl Broker {
         assert!(output.status.success(), "its storage: {}", String::from_utf8_lossy(&printed));
     }
 
-    pub fn start(&mut self) {
-        assert!(self.server.is_none(), "it runs already");
+    pub fn start(&self) {
         let mut command = java(&["-Xmx512m"]);
         // The options of the JVM come before the class.
         command.args(&self.jvm).arg("kafka.Kafka").arg(self.home.join("properties"));
         let folder = self.home.parent().expect("that of the cluster");
         let name = format!("broker {}", self.node);
-        self.server = Some(Server::start(name, &mut command, &self.home.join("log"), folder));
+        let server = Server::start(name, &mut command, &self.home.join("log"), folder);
+        let before = self.server.lock().expect("no panic").replace(server);
+        assert!(before.is_none(), "it ran already");
     }
 
-    /// The process of a broker that runs.
-    pub fn server(&self) -> &Server {
-        self.server.as_ref().expect("it runs")
+    /// Does something to the process of a broker that runs.
+    pub fn with_server(&self, act: impl FnOnce(&Server)) {
+        act(self.server.lock().expect("no panic").as_ref().expect("it runs"));
     }
 
     /// Fails the test if it has ended by itself.
     pub fn assert_runs_if_started(&self) {
-        if let Some(server) = &self.server {
+        if let Some(server) = &*self.server.lock().expect("no panic") {
             server.assert_runs();
         }
     }
 
     /// The process of a broker that then counts as not running.
-    pub fn take(&mut self) -> Server {
-        self.server.take().expect("it runs")
+    pub fn take(&self) -> Server {
+        self.server.lock().expect("no panic").take().expect("it runs")
     }
 
     pub fn log(&self) -> String {

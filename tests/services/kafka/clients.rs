@@ -1,14 +1,15 @@
 //! What tests do with topics and groups, by librdkafka: it starts faster than a JVM. Where a test is
 //! about what other clients see, it takes `programs.rs` instead.
 
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication};
-use rdkafka::client::DefaultClientContext;
+use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::Kafka;
@@ -43,6 +44,22 @@ impl Record {
     }
 }
 
+/// The first error of a record that was sent.
+#[derive(Default)]
+struct Reports(Mutex<Option<KafkaError>>);
+
+impl ClientContext for Reports {}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.0.lock().expect("no panic").get_or_insert_with(|| error.clone());
+        }
+    }
+}
+
 /// A name that no other test has, of any process.
 pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{:016x}", rand::random::<u64>())
@@ -56,11 +73,29 @@ impl Kafka {
         config
     }
 
-    fn admin<T>(&self, ask: impl AsyncFnOnce(&AdminClient<DefaultClientContext>, &AdminOptions) -> T) -> T {
+    /// Asks for a change of one thing until an answer comes; a client that has just got to know the
+    /// brokers may drop a request. `is_done` says which error means that it was done before.
+    fn admin<T>(
+        &self,
+        what: &str,
+        ask: impl AsyncFn(
+            &AdminClient<DefaultClientContext>,
+            &AdminOptions,
+        ) -> KafkaResult<Vec<Result<T, (T, RDKafkaErrorCode)>>>,
+        is_done: impl Fn(RDKafkaErrorCode) -> bool,
+    ) {
         let admin = self.client().create().expect("an admin client");
         let options = AdminOptions::new().request_timeout(Some(TIMEOUT)).operation_timeout(Some(TIMEOUT));
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        runtime.block_on(ask(&admin, &options))
+        self.wait_for(what, || match runtime.block_on(ask(&admin, &options)) {
+            Err(_) => false,
+            Ok(results) => {
+                let refused = results.into_iter().find_map(Result::err).map(|(_, code)| code);
+                let refused = refused.filter(|&code| !is_done(code));
+                assert_eq!(refused, None, "{what}");
+                true
+            }
+        });
     }
 
     /// A topic with a name of its own that begins with `prefix`.
@@ -73,11 +108,14 @@ impl Kafka {
     pub fn create_topic(&self, name: &str, partitions: i32, config: &[(&str, &str)]) {
         // As many replicas as the cluster has by default.
         let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+        // Records may have any time, and stay.
+        topic = topic.set("retention.ms", "-1");
         for (key, value) in config {
             topic = topic.set(key, value);
         }
-        let results = self.admin(async |admin, options| admin.create_topics([&topic], options).await);
-        results.expect("the cluster answers")[0].as_ref().expect("the topic is made");
+        let create = async |admin: &AdminClient<_>, options: &_| admin.create_topics([&topic], options).await;
+        let exists = |code| code == RDKafkaErrorCode::TopicAlreadyExists;
+        self.admin(&format!("{name} is made"), create, exists);
         // Until then a client may be told that it is unknown.
         self.wait_for(&format!("{name} has its leaders"), || {
             self.partitions(name).is_some_and(|known| known == partitions)
@@ -85,8 +123,9 @@ impl Kafka {
     }
 
     pub fn delete_topic(&self, name: &str) {
-        let results = self.admin(async |admin, options| admin.delete_topics(&[name], options).await);
-        results.expect("the cluster answers")[0].as_ref().expect("the topic is deleted");
+        let delete = async |admin: &AdminClient<_>, options: &_| admin.delete_topics(&[name], options).await;
+        let is_gone = |code| code == RDKafkaErrorCode::UnknownTopicOrPartition;
+        self.admin(&format!("{name} is deleted"), delete, is_gone);
     }
 
     /// Sets the configuration of a topic; what is not named has its default again.
@@ -95,16 +134,31 @@ impl Kafka {
         for (key, value) in config {
             change = change.set(key, value);
         }
-        let results = self.admin(async |admin, options| admin.alter_configs([&change], options).await);
-        results.expect("the cluster answers")[0].as_ref().expect("the topic is configured");
+        let alter = async |admin: &AdminClient<_>, options: &_| admin.alter_configs([&change], options).await;
+        self.admin(&format!("{name} is configured"), alter, |_| false);
     }
 
-    /// How many partitions of a topic have a leader; `None` if there is no such topic.
+    /// The client that asks for what is in topics.
+    fn asking(&self) -> &BaseConsumer {
+        self.asking.get_or_init(|| self.client().create().expect("a client"))
+    }
+
+    /// How many partitions a topic has; `None` if there is no such topic, or not all of them have a
+    /// leader.
     pub fn partitions(&self, topic: &str) -> Option<i32> {
-        let consumer: BaseConsumer = self.client().create().expect("a client");
-        let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).ok()?;
+        let metadata = self.asking().fetch_metadata(Some(topic), TIMEOUT).ok()?;
         let topic = metadata.topics().first().filter(|topic| topic.error().is_none())?;
-        Some(topic.partitions().iter().filter(|partition| partition.leader() >= 0).count() as i32)
+        let partitions = topic.partitions();
+        let led = partitions.iter().all(|partition| partition.error().is_none() && partition.leader() >= 0);
+        led.then_some(partitions.len() as i32)
+    }
+
+    /// Whether all brokers have all that they are to have.
+    pub fn is_in_sync(&self) -> bool {
+        let Ok(metadata) = self.asking().fetch_metadata(None, TIMEOUT) else { return false };
+        let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+        metadata.brokers().len() == self.brokers.len()
+            && partitions.all(|partition| partition.isr().len() == partition.replicas().len())
     }
 
     /// Writes records one after the other, and waits until all replicas have them.
@@ -112,7 +166,8 @@ impl Kafka {
         let mut config = self.client();
         // Where keys go is where the Java client would send them.
         config.set("enable.idempotence", "true").set("partitioner", "murmur2_random").set("linger.ms", "5");
-        let producer: BaseProducer = config.create().expect("a producer");
+        let producer: BaseProducer<Reports> =
+            config.create_with_context(Reports::default()).expect("a producer");
         for record in records {
             let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
                 headers.insert(Header { key, value: value.as_ref() })
@@ -130,16 +185,21 @@ impl Kafka {
             }
             producer.poll(Duration::ZERO);
         }
-        producer.flush(DEADLINE).expect("all records are taken");
+        producer.flush(DEADLINE).expect("all records are reported");
+        let failed = producer.context().0.lock().expect("no panic").take();
+        assert_eq!(failed, None, "a record was not taken by {topic}");
     }
 
     /// The next offset of each partition.
     pub fn ends(&self, topic: &str) -> Vec<i64> {
-        let consumer: BaseConsumer = self.client().create().expect("a consumer");
-        let partitions = self.partitions(topic).expect("the topic is there");
-        let end =
-            |partition| consumer.fetch_watermarks(topic, partition, TIMEOUT).expect("it has a leader").1;
-        (0..partitions).map(end).collect()
+        let mut ends = None;
+        // For a moment a partition may have no leader.
+        self.wait_for(&format!("the ends of {topic}"), || {
+            let end = |partition| Some(self.asking().fetch_watermarks(topic, partition, TIMEOUT).ok()?.1);
+            ends = self.partitions(topic).and_then(|partitions| (0..partitions).map(end).collect());
+            ends.is_some()
+        });
+        ends.expect("it was waited for")
     }
 
     /// How many messages a topic has, markers of transactions among them.
@@ -150,10 +210,15 @@ impl Kafka {
     /// What a group has committed of each partition; 0 where it has not.
     pub fn committed(&self, group: &str, topic: &str) -> Vec<i64> {
         let consumer: BaseConsumer = self.client().set("group.id", group).create().expect("a consumer");
-        let partitions = self.partitions(topic).expect("the topic is there");
+        let partitions = self.ends(topic).len() as i32;
         let mut wanted = TopicPartitionList::new();
         wanted.add_partition_range(topic, 0, partitions - 1);
-        let committed = consumer.committed_offsets(wanted, TIMEOUT).expect("the group has a coordinator");
+        let mut committed = None;
+        self.wait_for(&format!("the offsets of {group}"), || {
+            committed = consumer.committed_offsets(wanted.clone(), TIMEOUT).ok();
+            committed.is_some()
+        });
+        let committed = committed.expect("it was waited for");
         let offset = |one: Offset| if let Offset::Offset(offset) = one { offset } else { 0 };
         (0..partitions)
             .map(|partition| committed.find_partition(topic, partition).map_or(0, |one| offset(one.offset())))
@@ -167,8 +232,8 @@ impl Kafka {
         config.set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         let consumer: BaseConsumer = config.create().expect("a consumer");
         let mut partitions = TopicPartitionList::new();
-        let mut open = self.partitions(topic).expect("the topic is there");
-        for partition in 0..open {
+        let mut open = self.ends(topic).len();
+        for partition in 0..open as i32 {
             partitions.add_partition_offset(topic, partition, Offset::Beginning).expect("a valid offset");
         }
         consumer.assign(&partitions).expect("it takes them");

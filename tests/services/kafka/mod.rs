@@ -10,19 +10,22 @@ mod tests;
 
 use std::sync::OnceLock;
 
+use rdkafka::consumer::BaseConsumer;
 use tempfile::TempDir;
 
 use self::broker::{Broker, Plan};
-pub use self::clients::Record;
+pub use self::clients::{Record, unique};
 pub use self::programs::Guarantee;
 pub use self::secured::{Secured, Way};
+use super::server::Server;
 
 /// A cluster of brokers.
 pub struct Kafka {
     /// None if the environment names a broker.
     brokers: Vec<Broker>,
     bootstrap: String,
-    _folder: Option<TempDir>,
+    asking: OnceLock<BaseConsumer>,
+    folder: Option<TempDir>,
 }
 
 impl Kafka {
@@ -32,7 +35,7 @@ impl Kafka {
         static SHARED: OnceLock<Kafka> = OnceLock::new();
         SHARED.get_or_init(|| match std::env::var("MILLSTREAM_TEST_KAFKA") {
             Ok(bootstrap) => {
-                let kafka = Kafka { brokers: Vec::new(), bootstrap, _folder: None };
+                let kafka = Kafka { brokers: Vec::new(), bootstrap, asking: OnceLock::new(), folder: None };
                 kafka.wait_until_ready(1);
                 kafka
             }
@@ -48,7 +51,7 @@ impl Kafka {
     /// That many brokers, all of them controllers, too. From three on, topics have three replicas, and
     /// a message is acknowledged when two have it.
     pub fn cluster(brokers: u32) -> Kafka {
-        let mut kafka = Kafka::prepared(brokers);
+        let kafka = Kafka::prepared(brokers);
         for node in 0..brokers as usize {
             kafka.start_broker(node);
         }
@@ -65,43 +68,48 @@ impl Kafka {
         let folder = tempfile::Builder::new().prefix("kafka-").tempdir().expect("a folder for brokers");
         let brokers = plan.format(folder.path());
         let addresses: Vec<String> = brokers.iter().map(Broker::address).collect();
-        Kafka { brokers, bootstrap: addresses.join(","), _folder: Some(folder) }
+        Kafka { brokers, bootstrap: addresses.join(","), asking: OnceLock::new(), folder: Some(folder) }
     }
 
-    /// Addresses of its brokers, separated by commas.
-    pub fn bootstrap(&self) -> &str {
-        &self.bootstrap
-    }
-
-    /// The same as the key `brokers` of a pipeline.
+    /// Its brokers, as a key of a pipeline.
     pub fn brokers_toml(&self) -> String {
         let quoted: Vec<String> = self.bootstrap.split(',').map(|broker| format!("{broker:?}")).collect();
         format!("brokers = [{}]", quoted.join(", "))
     }
 
     /// Starts a broker that does not run. Does not wait until it answers.
-    pub fn start_broker(&mut self, node: usize) {
+    pub fn start_broker(&self, node: usize) {
         self.brokers[node].start();
     }
 
     /// SIGKILL.
-    pub fn kill_broker(&mut self, node: usize) {
+    pub fn kill_broker(&self, node: usize) {
         self.brokers[node].take();
     }
 
     /// SIGTERM, and waits for its end.
-    pub fn stop_broker(&mut self, node: usize) {
+    pub fn stop_broker(&self, node: usize) {
         self.brokers[node].take().stop();
     }
 
     /// SIGSTOP.
     pub fn pause_broker(&self, node: usize) {
-        self.brokers[node].server().pause();
+        self.brokers[node].with_server(Server::pause);
     }
 
     /// SIGCONT.
     pub fn resume_broker(&self, node: usize) {
-        self.brokers[node].server().resume();
+        self.brokers[node].with_server(Server::resume);
+    }
+
+    /// How the first batch of a partition is compressed: its number in the format of Kafka. `None` if
+    /// the broker is not one of ours, whose files can be read.
+    pub fn codec(&self, topic: &str) -> Option<u8> {
+        let folder = self.folder.as_ref()?.path();
+        let log = folder.join(format!("0/data/{topic}-0/00000000000000000000.log"));
+        let batch = std::fs::read(log).expect("the log of the partition");
+        // Its attributes, of which the lowest bits are it: https://kafka.apache.org/documentation/#recordbatch
+        Some(batch[22] & 7)
     }
 
     /// What the brokers printed.

@@ -2,6 +2,7 @@
 //! may.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -59,6 +60,13 @@ impl Secured {
     const ISSUER: &str = "https://issuer.example";
     const AUDIENCE: &str = "kafka";
 
+    /// The one that the tests of a process share; it ends with the process.
+    pub fn shared() -> &'static Secured {
+        static SHARED: OnceLock<Secured> = OnceLock::new();
+        SHARED.get_or_init(Secured::start)
+    }
+
+    /// One of the test's own.
     pub fn start() -> Secured {
         let files = tempfile::tempdir().expect("a folder for certificates");
         write_certificates(files.path());
@@ -76,7 +84,7 @@ impl Secured {
             plan.format.push(format!("{mechanism}=[name={USER},password={PASSWORD}]"));
         }
         plan.jvm.push(format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls=file://{}", keys.display()));
-        let mut kafka = Kafka::planned(plan);
+        let kafka = Kafka::planned(plan);
         kafka.start_broker(0);
         kafka.wait_until_ready(1);
         Secured { kafka, token_key, files }

@@ -1,11 +1,6 @@
 //! That brokers and programs do what tests rely on; the checker above all.
 
-use std::time::Duration;
-
-use rdkafka::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-
-use super::{Guarantee, Kafka, Record, Secured, Way};
+use super::{Guarantee, Kafka, Record};
 
 /// Messages as `Check` expects them.
 fn numbered(numbers: &[u64], keys: u64) -> Vec<Record> {
@@ -60,58 +55,4 @@ fn clients_of_both_kinds_read_what_the_other_wrote() {
     kafka.produce(&topic, records.clone());
     assert_eq!(kafka.read_by_java(&topic), records);
     assert_eq!(kafka.ends(&topic), [2, 1]);
-}
-
-#[test]
-fn a_cluster_of_three_bears_the_loss_of_one() {
-    let mut kafka = Kafka::cluster(3);
-    let topic = kafka.topic("three", 3);
-    kafka.kill_broker(0);
-    kafka.produce(&topic, numbered(&[0, 1, 2, 3], 4));
-    kafka.start_broker(0);
-    kafka.wait_until_ready(3);
-    kafka.stop_broker(1);
-    kafka.pause_broker(2);
-    kafka.resume_broker(2);
-    kafka.produce(&topic, numbered(&[4, 5, 6, 7], 4));
-    assert_eq!(kafka.count(&topic), 8);
-}
-
-fn user(security: &str, mechanism: &str, password: &str) -> ClientConfig {
-    let mut config = ClientConfig::new();
-    config.set("security.protocol", security).set("sasl.mechanisms", mechanism);
-    config.set("sasl.username", Secured::USER).set("sasl.password", password);
-    config
-}
-
-#[test]
-fn a_secured_broker_lets_in_only_whom_it_should() {
-    let secured = Secured::start();
-    let file = |name: &str| secured.file(name).display().to_string();
-    let can_ask = |way: Way, mut config: ClientConfig| {
-        config.set("bootstrap.servers", secured.address(way)).set("log_level", "0");
-        let consumer: BaseConsumer = config.create().expect("a client");
-        consumer.fetch_metadata(None, Duration::from_secs(3)).is_ok()
-    };
-    let mut tls = ClientConfig::new();
-    tls.set("security.protocol", "ssl").set("ssl.ca.location", file("ca.pem"));
-    assert!(can_ask(Way::Tls, tls.clone()));
-    assert!(!can_ask(Way::MutualTls, tls.clone()));
-    tls.set("ssl.certificate.location", file("stranger.pem")).set("ssl.key.location", file("stranger.key"));
-    assert!(!can_ask(Way::MutualTls, tls.clone()));
-    tls.set("ssl.certificate.location", file("client.pem")).set("ssl.key.location", file("client.key"));
-    assert!(can_ask(Way::MutualTls, tls.clone()));
-    tls.set("ssl.key.location", file("client-encrypted.key")).set("ssl.key.password", Secured::PASSWORD);
-    assert!(can_ask(Way::MutualTls, tls.clone()));
-    tls.set("ssl.ca.location", file("stranger-ca.pem"));
-    assert!(!can_ask(Way::Tls, tls));
-    for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
-        let mut config = user("sasl_ssl", mechanism, Secured::PASSWORD);
-        assert!(can_ask(Way::SaslTls, config.set("ssl.ca.location", file("ca.pem")).clone()), "{mechanism}");
-        assert!(
-            can_ask(Way::SaslPlaintext, user("sasl_plaintext", mechanism, Secured::PASSWORD)),
-            "{mechanism}"
-        );
-        assert!(!can_ask(Way::SaslPlaintext, user("sasl_plaintext", mechanism, "wrong")), "{mechanism}");
-    }
 }

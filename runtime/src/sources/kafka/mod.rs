@@ -163,7 +163,7 @@ impl KafkaSource {
             .set("statistics.interval.ms", worker::STATISTICS_INTERVAL_MS.to_string())
             // P6.
             .set("queued.max.messages.kbytes", (queue >> 10).to_string())
-            .set("fetch.max.bytes", queue.max(1 << 20).min(50 << 20).to_string());
+            .set("fetch.max.bytes", queue.min(50 << 20).to_string());
         if let Some(instance) = &self.instance {
             config.set("group.instance.id", instance);
         }
