@@ -44,6 +44,14 @@ impl Copy {
         }
     }
 
+    /// Has it write in transactions.
+    fn be_exactly_once(&mut self) {
+        // So long the others wait for a transaction of a dead member.
+        self.top = "delivery = \"exactly-once\"\ntransaction_timeout = \"5s\"".to_owned();
+        let Copy { brokers, to, .. } = self;
+        self.more = format!("[dead_letters]\ntype = \"kafka\"\n{brokers}\ntopic = \"{to}-dead\"\n");
+    }
+
     /// The beginning of a section.
     fn sink_section(&self, name: &str, topic: &str) -> String {
         let brokers = &self.brokers;
