@@ -89,6 +89,14 @@ pub fn guest(name: &str) -> PathBuf {
     path.canonicalize().expect("it is there")
 }
 
+/// A data folder for `--data-dir`, with what other tests have compiled.
+pub fn data_folder(folder: &Folder) -> PathBuf {
+    let (data, cache) = (folder.path("data"), concat!(env!("CARGO_TARGET_TMPDIR"), "/compiled"));
+    std::fs::create_dir_all(cache).and_then(|()| std::fs::create_dir(&data)).expect("folders for data");
+    std::os::unix::fs::symlink(cache, data.join("cache")).expect("a link");
+    data
+}
+
 /// Runs the binary to its end.
 pub fn run(arguments: &[&str]) -> (ExitStatus, String, String) {
     let output = millstream(arguments).output().expect("the binary starts");
