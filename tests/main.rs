@@ -17,6 +17,8 @@ mod languages;
 mod outages;
 mod reload;
 #[cfg(feature = "kafka")]
+mod scaling;
+#[cfg(feature = "kafka")]
 mod services;
 mod support;
 mod webhooks;

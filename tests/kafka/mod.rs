@@ -3,6 +3,7 @@
 mod brokers;
 mod fleet;
 mod kills;
+mod pipelines;
 mod security;
 mod sink;
 mod through;

@@ -71,6 +71,11 @@ impl Kafka {
         Kafka { brokers, bootstrap: addresses.join(","), asking: OnceLock::new(), folder: Some(folder) }
     }
 
+    /// Addresses of its brokers, separated by commas.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
     /// Its brokers, as a key of a pipeline.
     pub fn brokers_toml(&self) -> String {
         let quoted: Vec<String> = self.bootstrap.split(',').map(|broker| format!("{broker:?}")).collect();
