@@ -1,6 +1,7 @@
 //! Kafka, end to end, against the real one (`tests/services`).
 
 mod brokers;
+mod dead_letters;
 mod fleet;
 mod kills;
 mod pipelines;

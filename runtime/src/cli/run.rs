@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::output::tell;
 use crate::config::secrets::Redactor;
 use crate::config::{DeadLetterStore as DeadLetterTarget, Pipeline};
+use crate::dead_letters::elsewhere;
 use crate::dead_letters::replay::ReplayContext;
 use crate::dead_letters::{Letters, store::DeadLetterStore};
 use crate::observe::admin::{self, AdminServer};
@@ -196,7 +197,7 @@ fn open(
         let depth = Arc::new(Depth { pipeline: pipeline.name.clone(), store: store.clone() });
         host.metrics.watch_for_ever(depth);
     }
-    let context = ReplayContext::of(&pipeline);
+    let (context, elsewhere) = (ReplayContext::of(&pipeline), elsewhere(&pipeline));
     let mut parts = assemble(pipeline, &folder, host, None)?;
     parts.letters = letters;
     let socket = SocketServer::bind(&folder)?;
@@ -204,7 +205,7 @@ fn open(
     let running = start(parts, stop.clone());
     let reloader = Reloader::new(started, host.clone(), &source, &running);
     let attach = running.attach.clone();
-    let service = Service { folder: folder.clone(), store, context, attach };
+    let service = Service { folder: folder.clone(), store, elsewhere, context, attach };
     Ok(Open { running, folder, socket, service, reloader })
 }
 

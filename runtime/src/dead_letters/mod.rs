@@ -6,20 +6,25 @@ pub mod masks;
 pub mod replay;
 pub mod sink_writer;
 pub mod store;
+pub mod story;
 #[cfg(test)]
 pub(crate) mod testing;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 
+use self::store::DeadLetterStore;
+use crate::config::{self, Pipeline};
 use crate::message::{Message, Position};
 use crate::plugin::PluginIdentity;
+use crate::sinks::SinkContext;
 use crate::sources::OpenSource;
 
 /// Header that a replayed message carries: how often it has been replayed, so that a loop ends.
@@ -166,6 +171,25 @@ pub trait DeadLetterWriter: Send {
     /// Writes all of them; durable when it returns. On an error the pipeline waits and calls again
     /// with the same ones.
     async fn write(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()>;
+}
+
+/// A place where dead letters are written that is read by making a copy of it: a topic.
+pub trait Elsewhere: Send + Sync {
+    /// A copy of those of the pipeline that are there now. What is deleted in the copy, by a purge or
+    /// because its replay is settled, is marked there first. Blocks; to be called within a runtime.
+    fn copy(&self) -> anyhow::Result<DeadLetterStore>;
+}
+
+/// Where the dead letters of a pipeline are beside the embedded store, if they can be read there.
+pub fn elsewhere(pipeline: &Pipeline) -> Option<Arc<dyn Elsewhere>> {
+    let config::DeadLetterStore::Sink(section) = &pipeline.dead_letters.to else { return None };
+    section.config.dead_letters(&SinkContext {
+        pipeline: pipeline.name.clone(),
+        name: section.name.clone(),
+        base: pipeline.base.clone(),
+        codec: Arc::clone(&section.codec),
+        transactions: None,
+    })
 }
 
 /// A source that a running pipeline is to read to its end beside its own: a replay.

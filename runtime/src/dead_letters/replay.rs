@@ -107,6 +107,21 @@ pub struct Skipped {
 }
 
 impl Summary {
+    /// Adds what became of another part of the same replay.
+    pub fn add(&mut self, other: Summary) {
+        self.delivered += other.delivered;
+        self.filtered += other.filtered;
+        self.dead_lettered += other.dead_lettered;
+        self.returned += other.returned;
+        self.stopped |= other.stopped;
+        for (reason, Skipped { count, ids }) in other.skipped {
+            let skipped = self.skipped.entry(reason).or_default();
+            skipped.count += count;
+            let room = EXAMPLES.saturating_sub(skipped.ids.len());
+            skipped.ids.extend(ids.into_iter().take(room));
+        }
+    }
+
     pub fn skip(&mut self, reason: String, id: &str) {
         let skipped = self.skipped.entry(reason).or_default();
         skipped.count += 1;

@@ -6,16 +6,10 @@ use anyhow::{Context, bail};
 use async_trait::async_trait;
 
 use super::store::DeadLetterStore;
+use super::story::with_story;
 use super::{DeadLetter, DeadLetterWriter};
-use crate::message::{BatchBuilder, Message, MessageRef, Position};
+use crate::message::{BatchBuilder, MessageRef};
 use crate::sinks::{Outcome, Outcomes, Sink};
-
-/// What the names of all headers that a dead letter is given begin with.
-pub const HEADER_PREFIX: &str = "millstream-dlq-";
-
-/// Servers refuse requests whose headers come to more than some 8 to 16 KiB; the reason is the only
-/// header that can be long.
-const REASON_BYTES: usize = 4 << 10;
 
 /// Bytes of messages that are copied for one call.
 const CALL_BYTES: usize = 32 << 20;
@@ -64,7 +58,7 @@ impl SinkWriter {
     ) -> anyhow::Result<Vec<(&'l DeadLetter, String)>> {
         let mut builder = BatchBuilder::new();
         for letter in letters {
-            builder.push_message(&with_context(letter), letter.position);
+            builder.push_message(&with_story(letter), letter.position);
         }
         let batch = builder.finish();
         let messages: Vec<MessageRef<'_>> = batch.messages().collect();
@@ -142,68 +136,13 @@ impl DeadLetterWriter for Overflow {
     }
 }
 
-/// The message as it was read, with its story in headers. Those of an earlier story are dropped.
-fn with_context(letter: &DeadLetter) -> Message {
-    let mut message = letter.message.clone();
-    message.headers.retain(|(name, _)| {
-        let prefix = name.get(..HEADER_PREFIX.len()).unwrap_or_default();
-        !prefix.eq_ignore_ascii_case(HEADER_PREFIX.as_bytes())
-    });
-    let mut add = |name: &str, value: &str| {
-        message.headers.push((format!("{HEADER_PREFIX}{name}").into_bytes(), one_line(value).into_bytes()));
-    };
-    add("id", &letter.id);
-    add("pipeline", &letter.pipeline);
-    add("source", &letter.source);
-    add("position", &letter.position_text);
-    let Position { partition, offset, record } = letter.position;
-    add("at", &format!("{partition}/{offset}/{record}"));
-    add("stage", &letter.stage.to_string());
-    if let Some(plugin) = &letter.plugin {
-        add("plugin-step", &plugin.step);
-        add("plugin", &plugin.name);
-        add("plugin-version", &plugin.version);
-        add("plugin-sha256", &plugin.sha256);
-    }
-    add("code", &letter.code);
-    add("reason", &cut(&letter.reason, REASON_BYTES));
-    if let Some(trap) = &letter.trap {
-        add("trap", trap);
-    }
-    add("attempts", &letter.attempts.to_string());
-    add("read-at", &super::time_text(letter.read_at_ms));
-    add("failed-at", &super::time_text(letter.failed_at_ms));
-    // A topic or a server may have a time of its own for it.
-    add("timestamp", &super::time_text(letter.message.timestamp_ms));
-    if let Some(trace_id) = &letter.trace_id {
-        add("trace-id", trace_id);
-    }
-    add("replays", &letter.replays.to_string());
-    if !letter.sinks.is_empty() {
-        add("sinks", &letter.sinks.join(","));
-    }
-    message
-}
-
-/// Many systems refuse a header with a line break in it, and then for ever.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn cut(text: &str, bytes: usize) -> String {
-    if text.len() <= bytes {
-        return text.to_owned();
-    }
-    format!("{} ... ({} bytes)", &text[..text.floor_char_boundary(bytes)], text.len())
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::super::testing::letter;
     use super::*;
-    use crate::dead_letters::Stage;
+    use crate::message::Message;
     use crate::sinks::CallError;
 
     /// Remembers what it is given, and answers with what it was told to.
@@ -339,16 +278,5 @@ mod tests {
         let (sink, mut writer) = writer(Vec::new(), 2);
         writer.write(&[letter(1), letter(2), letter(3)]).await.unwrap();
         assert_eq!(payloads(&sink), [vec![r#"{"n":1}"#, r#"{"n":2}"#], vec![r#"{"n":3}"#]]);
-    }
-
-    #[test]
-    fn a_long_reason_is_cut_at_a_character() {
-        let long =
-            DeadLetter { reason: "ä".repeat(REASON_BYTES), stage: Stage::Route, plugin: None, ..letter(1) };
-        let message = with_context(&long);
-        let reason = message.headers.iter().find(|(name, _)| name == b"millstream-dlq-reason").unwrap();
-        let reason = str::from_utf8(&reason.1).unwrap();
-        assert!(reason.ends_with(&format!("ä ... ({} bytes)", 2 * REASON_BYTES)), "{reason}");
-        assert!(reason.len() < REASON_BYTES + 30);
     }
 }

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Row, Transaction, params_from_iter};
 use serde::{Deserialize, Serialize};
 
 use super::filter::Filter;
+use super::story::Settled;
 use super::{DeadLetter, DeadLetterWriter, Stage};
 use crate::message::{Message, Position};
 use crate::plugin::PluginIdentity;
@@ -29,6 +30,15 @@ pub struct DeadLetterStore {
     database: Arc<Database>,
     retention: Duration,
     page_bytes: usize,
+    /// Whose copy it is, if it is one.
+    original: Option<Arc<dyn Original>>,
+}
+
+/// What a store is a copy of.
+pub trait Original: Send + Sync {
+    /// Marks dead letters that are none any more; durable when it returns. They are deleted in the copy
+    /// after it. Blocks.
+    fn settle(&self, settled: Vec<Settled>) -> anyhow::Result<()>;
 }
 
 /// Some dead letters, in the order in which they were given up first.
@@ -45,7 +55,56 @@ pub type Cursor = u64;
 impl DeadLetterStore {
     /// The store of a data folder; dead letters older than `retention` may be purged.
     pub fn new(folder: &DataFolder, retention: Duration) -> DeadLetterStore {
-        DeadLetterStore { database: folder.database(), retention, page_bytes: PAGE_BYTES }
+        DeadLetterStore { database: folder.database(), retention, page_bytes: PAGE_BYTES, original: None }
+    }
+
+    /// This store as a copy of dead letters that are elsewhere. They come in the order in which they
+    /// were given up; those that are settled go.
+    pub fn as_copy(
+        mut self,
+        settled: &[Settled],
+        original: Arc<dyn Original>,
+    ) -> anyhow::Result<DeadLetterStore> {
+        self.database.write(|transaction| {
+            let mut statement = transaction.prepare_cached(
+                "DELETE FROM dead_letters WHERE id = ?1 AND replays <= ?2 AND failed_at_ms <= ?3",
+            )?;
+            for Settled { id, replays, failed_at_ms, .. } in settled {
+                statement.execute((id, replays, failed_at_ms))?;
+            }
+            // By way of negative numbers, for each must be unique all the time.
+            transaction.execute_batch(
+                "WITH ranked AS (SELECT seq AS old, row_number() OVER (
+                     ORDER BY failed_at_ms, source, partition, position_offset, seq) AS new FROM dead_letters)
+                 UPDATE dead_letters SET seq = -ranked.new FROM ranked WHERE dead_letters.seq = ranked.old;
+                 UPDATE dead_letters SET seq = -seq;",
+            )
+        })?;
+        self.original = Some(original);
+        Ok(self)
+    }
+
+    /// Those that `filter` means, as they are to be marked where this is a copy of.
+    fn settled(&self, filter: &Filter, end: Cursor) -> anyhow::Result<Vec<Settled>> {
+        let (conditions, values) = filter.sql();
+        let sql = format!(
+            "SELECT id, key, replays, failed_at_ms FROM dead_letters
+             WHERE seq <= {end}{conditions} ORDER BY seq"
+        );
+        let settled = |row: &Row<'_>| {
+            let (id, key) = (row.get("id")?, row.get("key")?);
+            Ok(Settled { id, key, replays: row.get("replays")?, failed_at_ms: row.get("failed_at_ms")? })
+        };
+        self.database.read(|connection| {
+            connection.prepare(&sql)?.query_map(params_from_iter(values), settled)?.collect()
+        })
+    }
+
+    fn settle_original(&self, filter: &Filter) -> anyhow::Result<()> {
+        match &self.original {
+            Some(original) => original.settle(self.settled(filter, self.end()?)?),
+            None => Ok(()),
+        }
     }
 
     /// How long a dead letter is kept.
@@ -124,6 +183,7 @@ impl DeadLetterStore {
 
     /// Deletes those that `filter` means and that are there now; returns how many.
     pub fn purge(&self, filter: &Filter) -> anyhow::Result<u64> {
+        self.settle_original(filter)?;
         let end = self.end()?;
         let (conditions, values) = filter.sql();
         let mut after = 0;
@@ -178,6 +238,10 @@ impl DeadLetterStore {
     /// often one had been replayed when it was read: if the replay failed as the message did before,
     /// the store already holds the new one under the same id with a higher number, and it stays.
     pub fn settle_replayed(&self, replayed: &[(String, u32)]) -> anyhow::Result<()> {
+        if !replayed.is_empty() {
+            let ids = replayed.iter().map(|(id, _)| id.clone()).collect();
+            self.settle_original(&Filter { ids, ..Filter::default() })?;
+        }
         self.database.write(|transaction| {
             let mut statement =
                 transaction.prepare_cached("DELETE FROM dead_letters WHERE id = ?1 AND replays <= ?2")?;

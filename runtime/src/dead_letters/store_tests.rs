@@ -174,3 +174,44 @@ fn a_replayed_one_goes_unless_it_failed_the_same_way_again() {
     store.settle_replayed(&[(letter(1).id, 0), (letter(2).id, 0), (letter(3).id, 1)]).unwrap();
     assert_eq!(ids(&store, &Filter::default()), [2]);
 }
+
+/// Remembers what it is to mark; fails once if it is told to.
+#[derive(Default)]
+struct Marked {
+    settled: std::sync::Mutex<Vec<(String, u32)>>,
+    fails: std::sync::atomic::AtomicBool,
+}
+
+impl Original for Marked {
+    fn settle(&self, settled: Vec<Settled>) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.fails.swap(false, std::sync::atomic::Ordering::SeqCst), "not now");
+        self.settled.lock().unwrap().extend(settled.into_iter().map(|one| (one.id, one.replays)));
+        Ok(())
+    }
+}
+
+#[test]
+fn p2_what_goes_from_a_copy_is_marked_before_where_it_comes_from() {
+    let (_folder, store) = store();
+    let again = DeadLetter { replays: 2, failed_at_ms: 2_500, ..letter(2) };
+    store.insert(&[letter(4), letter(3), again, letter(1)]).unwrap();
+    let settled = |n: u64, replays| Settled {
+        id: letter(n).id,
+        key: None,
+        replays,
+        failed_at_ms: letter(n).failed_at_ms,
+    };
+    let marked = Arc::new(Marked::default());
+    // The mark of 2 is for an earlier failure of the same message.
+    let copy = store.as_copy(&[settled(1, 0), settled(2, 1), settled(9, 0)], marked.clone()).unwrap();
+    assert_eq!(ids(&copy, &Filter::default()), [3, 4, 2]);
+
+    marked.fails.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert!(copy.settle_replayed(&[(letter(3).id, 0)]).is_err());
+    assert_eq!(ids(&copy, &Filter::default()), [3, 4, 2]);
+    copy.settle_replayed(&[(letter(3).id, 0)]).unwrap();
+    copy.settle_replayed(&[]).unwrap();
+    copy.purge(&Filter::of_id(&letter(2).id)).unwrap();
+    assert_eq!(ids(&copy, &Filter::default()), [4]);
+    assert_eq!(*marked.settled.lock().unwrap(), [(letter(3).id, 0), (letter(2).id, 2)]);
+}

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use rdkafka::client::{ClientContext, OAuthToken};
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use super::token::Tokens;
@@ -68,3 +69,5 @@ impl ClientContext for ClusterContext {
         tokens.get().map_err(|error| format!("{error:#}").into())
     }
 }
+
+impl ConsumerContext for ClusterContext {}

@@ -8,6 +8,7 @@ mod security;
 mod token;
 pub mod topics;
 pub mod transactional;
+pub mod whole;
 
 use std::path::Path;
 

@@ -24,10 +24,10 @@ use tokio::net::UnixListener;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::dead_letters::Attach;
 use crate::dead_letters::filter::Filter;
 use crate::dead_letters::replay::{ReplayContext, Summary, replay};
 use crate::dead_letters::store::{Cursor, DeadLetterStore, Page};
+use crate::dead_letters::{Attach, Elsewhere};
 use crate::store::DataFolder;
 use crate::store::folder::SavedCheckpoint;
 
@@ -67,6 +67,8 @@ struct ReplayRequest {
 pub struct Service {
     pub folder: DataFolder,
     pub store: DeadLetterStore,
+    /// Where more dead letters are.
+    pub elsewhere: Option<Arc<dyn Elsewhere>>,
     pub context: ReplayContext,
     /// Takes replays to be read beside the source.
     pub attach: mpsc::Sender<Attach>,
@@ -213,11 +215,16 @@ async fn run_replay(State(serving): State<Serving>, body: Bytes) -> Answer {
     let Ok(only_one) = serving.replaying.try_lock_owned() else {
         return Err(anyhow!("a replay of this pipeline is running already; wait for its end").into());
     };
-    let Service { store, context, attach, .. } = serving.service;
+    let Service { store, elsewhere, context, attach, .. } = serving.service;
     // A task of its own: it goes on when the one who asked goes away.
     let replay = tokio::spawn(async move {
         let _only_one = only_one;
-        let run = |source| {
+        // Before anything is replayed: what fails again comes there, and is not replayed twice.
+        let copy = match elsewhere {
+            Some(elsewhere) => Some(tokio::task::spawn_blocking(move || elsewhere.copy()).await??),
+            None => None,
+        };
+        let mut run = |source| {
             let attach = attach.clone();
             async move {
                 let (done, ended) = oneshot::channel();
@@ -226,7 +233,11 @@ async fn run_replay(State(serving): State<Serving>, body: Bytes) -> Answer {
                 ended.await.map_err(|_| anyhow!(stopped))?
             }
         };
-        replay(&store, &context, &filter, force, run).await
+        let mut summary = replay(&store, &context, &filter, force, &mut run).await?;
+        if let Some(copy) = copy.filter(|_| !summary.stopped) {
+            summary.add(replay(&copy, &context, &filter, force, &mut run).await?);
+        }
+        anyhow::Ok(summary)
     });
     Ok(serde_json::to_vec(&replay.await??)?)
 }

@@ -26,7 +26,7 @@ fn running(below: &str, letters: &[DeadLetter]) -> Running {
     let codec = (lines.decoder)(serde_json::json!({})).unwrap();
     let (attach, attached) = mpsc::channel(1);
     let context = ReplayContext { sinks: vec!["a".to_owned()], codec };
-    let service = Service { folder: data.clone(), store: store.clone(), context, attach };
+    let service = Service { folder: data.clone(), store: store.clone(), elsewhere: None, context, attach };
     let stop = CancellationToken::new();
     let server = SocketServer::bind(&data).unwrap();
     let served = tokio::spawn(server.serve(service, stop.clone()));

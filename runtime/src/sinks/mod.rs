@@ -21,6 +21,7 @@ use async_trait::async_trait;
 
 use crate::codecs::Encoder;
 use crate::config::problem::Problem;
+use crate::dead_letters::Elsewhere;
 use crate::message::MessageRef;
 use crate::transactions::Transactions;
 
@@ -57,6 +58,11 @@ pub trait SinkConfig: Send + Sync {
 
     /// The file that it alone may write, relative to the pipeline file.
     fn file(&self) -> Option<&Path> {
+        None
+    }
+
+    /// Where dead letters that went to it can be read again, if they can. `context` is that of the sink.
+    fn dead_letters(&self, _context: &SinkContext) -> Option<Arc<dyn Elsewhere>> {
         None
     }
 

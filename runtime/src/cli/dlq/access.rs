@@ -1,15 +1,23 @@
-//! How the dead letters are reached: in the data folder itself, or through the process that has it.
+//! How the dead letters are reached: in the data folder itself, or through the process that has it; and
+//! those that are elsewhere, in a topic, by a copy.
 
 use anyhow::Context;
 
 use crate::config::Pipeline;
-use crate::dead_letters::DeadLetter;
 use crate::dead_letters::filter::Filter;
 use crate::dead_letters::store::{Cursor, DeadLetterStore, Page};
+use crate::dead_letters::{DeadLetter, elsewhere};
 use crate::observe::socket::Client;
 use crate::store::{DataFolder, OpenError};
 
-pub enum Access {
+pub struct Access {
+    pub local: Local,
+    /// A copy of those that are elsewhere.
+    pub copy: Option<DeadLetterStore>,
+}
+
+/// Those of the embedded store.
+pub enum Local {
     /// The pipeline never ran: it has no data folder, and none is made.
     Nothing,
     /// This process has the folder now: no pipeline can start in it meanwhile.
@@ -21,64 +29,46 @@ pub enum Access {
 }
 
 impl Access {
-    pub fn open(pipeline: &Pipeline) -> anyhow::Result<Access> {
-        if !DataFolder::exists(&pipeline.data_dir) {
-            return Ok(Access::Nothing);
-        }
-        match DataFolder::open(&pipeline.data_dir, &pipeline.name) {
-            Ok(folder) => {
-                let store = DeadLetterStore::new(&folder, pipeline.dead_letters.common.retention.0);
-                Ok(Access::Folder { folder, store })
+    pub async fn open(pipeline: &Pipeline) -> anyhow::Result<Access> {
+        let copy = match elsewhere(pipeline) {
+            None => None,
+            Some(elsewhere) => {
+                let copied = tokio::task::spawn_blocking(move || elsewhere.copy());
+                Some(copied.await.context("reading the dead letters was cut off")??)
             }
-            Err(in_use @ OpenError::InUse { .. }) => {
-                // Another `dlq`, or a pipeline that is just starting, has the folder and no socket.
-                if !DataFolder::socket(&pipeline.data_dir).exists() {
-                    return Err(in_use.into());
-                }
-                Ok(Access::Running(Client::new(&pipeline.data_dir)?))
-            }
-            Err(OpenError::Other(error)) => Err(error),
-        }
+        };
+        Ok(Access { local: Local::open(pipeline)?, copy })
     }
 
-    async fn end(&self) -> anyhow::Result<Cursor> {
-        match self {
-            Access::Nothing => Ok(0),
-            Access::Folder { store, .. } => blocking(store, |store| store.end()).await,
-            Access::Running(client) => client.end().await,
-        }
-    }
-
-    async fn page(&self, filter: &Filter, after: Cursor, end: Cursor) -> anyhow::Result<Page> {
-        match self {
-            Access::Nothing => Ok(Page::default()),
-            Access::Folder { store, .. } => {
-                let filter = filter.clone();
-                blocking(store, move |store| store.page(&filter, after, end)).await
-            }
-            Access::Running(client) => client.page(filter, after, end).await,
-        }
-    }
-
-    /// Calls `page` with those that are there now, a bounded number at a time, oldest first, until
-    /// it returns false.
+    /// Calls `page` with those that are there now, a bounded number at a time, oldest first (but those
+    /// of the embedded store before those elsewhere), until it returns false.
     pub async fn each_page(
         &self,
         filter: &Filter,
         mut page: impl FnMut(Vec<DeadLetter>) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let end = self.end().await?;
-        let mut after = 0;
-        loop {
-            let Page { letters, next } = self.page(filter, after, end).await?;
+        let end = self.local.end().await?;
+        let mut next = Some(0);
+        while let Some(after) = next {
+            let Page { letters, next: further } = self.local.page(filter, after, end).await?;
             if !page(letters)? {
                 return Ok(());
             }
-            match next {
-                Some(next) => after = next,
-                None => return Ok(()),
-            }
+            next = further;
         }
+        let Some(copy) = &self.copy else { return Ok(()) };
+        let end = blocking(copy, |copy| copy.end()).await?;
+        let mut next = Some(0);
+        while let Some(after) = next {
+            let filter = filter.clone();
+            let Page { letters, next: further } =
+                blocking(copy, move |copy| copy.page(&filter, after, end)).await?;
+            if !page(letters)? {
+                return Ok(());
+            }
+            next = further;
+        }
+        Ok(())
     }
 
     /// Refuses ids that no dead letter has, naming them: one that was mistyped must not look like one
@@ -94,35 +84,103 @@ impl Access {
     }
 
     pub async fn count(&self, filter: &Filter) -> anyhow::Result<u64> {
-        match self {
-            Access::Nothing => Ok(0),
-            Access::Folder { store, .. } => {
+        let elsewhere = match &self.copy {
+            None => 0,
+            Some(copy) => {
                 let filter = filter.clone();
-                blocking(store, move |store| store.count(&filter)).await
+                blocking(copy, move |copy| copy.count(&filter)).await?
             }
-            Access::Running(client) => client.count(filter).await,
-        }
+        };
+        Ok(self.local.count(filter).await? + elsewhere)
     }
 
     pub async fn purge(&self, filter: &Filter) -> anyhow::Result<u64> {
-        match self {
-            Access::Nothing => Ok(0),
-            Access::Folder { store, .. } => {
+        let elsewhere = match &self.copy {
+            None => 0,
+            Some(copy) => {
                 let filter = filter.clone();
-                blocking(store, move |store| store.purge(&filter)).await
+                blocking(copy, move |copy| copy.purge(&filter)).await?
             }
-            Access::Running(client) => client.purge(filter).await,
+        };
+        Ok(self.local.purge(filter).await? + elsewhere)
+    }
+
+    /// Those elsewhere have a retention of their own.
+    pub async fn purge_expired(&self) -> anyhow::Result<u64> {
+        self.local.purge_expired().await
+    }
+}
+
+impl Local {
+    fn open(pipeline: &Pipeline) -> anyhow::Result<Local> {
+        if !DataFolder::exists(&pipeline.data_dir) {
+            return Ok(Local::Nothing);
+        }
+        match DataFolder::open(&pipeline.data_dir, &pipeline.name) {
+            Ok(folder) => {
+                let store = DeadLetterStore::new(&folder, pipeline.dead_letters.common.retention.0);
+                Ok(Local::Folder { folder, store })
+            }
+            Err(in_use @ OpenError::InUse { .. }) => {
+                // Another `dlq`, or a pipeline that is just starting, has the folder and no socket.
+                if !DataFolder::socket(&pipeline.data_dir).exists() {
+                    return Err(in_use.into());
+                }
+                Ok(Local::Running(Client::new(&pipeline.data_dir)?))
+            }
+            Err(OpenError::Other(error)) => Err(error),
         }
     }
 
-    pub async fn purge_expired(&self) -> anyhow::Result<u64> {
+    async fn end(&self) -> anyhow::Result<Cursor> {
         match self {
-            Access::Nothing => Ok(0),
-            Access::Folder { store, .. } => {
+            Local::Nothing => Ok(0),
+            Local::Folder { store, .. } => blocking(store, |store| store.end()).await,
+            Local::Running(client) => client.end().await,
+        }
+    }
+
+    async fn page(&self, filter: &Filter, after: Cursor, end: Cursor) -> anyhow::Result<Page> {
+        match self {
+            Local::Nothing => Ok(Page::default()),
+            Local::Folder { store, .. } => {
+                let filter = filter.clone();
+                blocking(store, move |store| store.page(&filter, after, end)).await
+            }
+            Local::Running(client) => client.page(filter, after, end).await,
+        }
+    }
+
+    async fn count(&self, filter: &Filter) -> anyhow::Result<u64> {
+        match self {
+            Local::Nothing => Ok(0),
+            Local::Folder { store, .. } => {
+                let filter = filter.clone();
+                blocking(store, move |store| store.count(&filter)).await
+            }
+            Local::Running(client) => client.count(filter).await,
+        }
+    }
+
+    async fn purge(&self, filter: &Filter) -> anyhow::Result<u64> {
+        match self {
+            Local::Nothing => Ok(0),
+            Local::Folder { store, .. } => {
+                let filter = filter.clone();
+                blocking(store, move |store| store.purge(&filter)).await
+            }
+            Local::Running(client) => client.purge(filter).await,
+        }
+    }
+
+    async fn purge_expired(&self) -> anyhow::Result<u64> {
+        match self {
+            Local::Nothing => Ok(0),
+            Local::Folder { store, .. } => {
                 let now_ms = jiff::Timestamp::now().as_millisecond();
                 blocking(store, move |store| store.purge_expired(now_ms)).await
             }
-            Access::Running(client) => client.purge_expired().await,
+            Local::Running(client) => client.purge_expired().await,
         }
     }
 }

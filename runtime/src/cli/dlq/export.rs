@@ -32,7 +32,7 @@ pub struct Export {
 impl Export {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pipeline) = self.target.load()? else { return Ok(ExitCode::FAILURE) };
-        let access = Access::open(&pipeline)?;
+        let access = Access::open(&pipeline).await?;
         access.know(&self.ids).await?;
         let filter = self.selection.filter(self.ids);
         let mut exported = Exported::create(&self.to)?;

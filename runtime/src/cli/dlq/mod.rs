@@ -16,7 +16,7 @@ use super::output::{Output, confirm, tell, visible};
 use crate::config::{DeadLetterStore, Pipeline};
 use crate::dead_letters::filter::Filter;
 use crate::dead_letters::masks::Masks;
-use crate::dead_letters::{Letters, Stage};
+use crate::dead_letters::{Letters, Stage, elsewhere};
 
 /// Lists, shows, replays, exports or deletes the dead letters of a pipeline.
 ///
@@ -144,7 +144,7 @@ struct List {
 impl List {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pipeline) = self.target.load()? else { return Ok(ExitCode::FAILURE) };
-        let access = Access::open(&pipeline)?;
+        let access = Access::open(&pipeline).await?;
         let masks = (!self.reveal).then(|| Masks::of(&pipeline)).transpose()?;
         let filter = self.selection.filter(Vec::new());
         let mut left = self.limit.unwrap_or(usize::MAX);
@@ -170,10 +170,10 @@ impl List {
 fn tell_the_end(pipeline: &Pipeline, count: usize) {
     let file = pipeline.file.display();
     match (count, &pipeline.dead_letters.to) {
-        (0, DeadLetterStore::Sink(sink)) => {
+        (0, DeadLetterStore::Sink(sink)) if elsewhere(pipeline).is_none() => {
             tell(format_args!("no dead letters here: this pipeline writes them to the sink {}", sink.name));
         }
-        (0, DeadLetterStore::Embedded) => tell("no dead letters"),
+        (0, _) => tell("no dead letters"),
         (count, _) => tell(format_args!("{count} shown; everything of one: millstream dlq show {file} ID")),
     }
 }
@@ -196,7 +196,7 @@ struct Show {
 impl Show {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pipeline) = self.target.load()? else { return Ok(ExitCode::FAILURE) };
-        let access = Access::open(&pipeline)?;
+        let access = Access::open(&pipeline).await?;
         let mut found = Vec::new();
         access
             .each_page(&Filter::of_id(&self.id), |letters| {
@@ -252,7 +252,7 @@ struct Purge {
 impl Purge {
     async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pipeline) = self.target.load()? else { return Ok(ExitCode::FAILURE) };
-        let access = Access::open(&pipeline)?;
+        let access = Access::open(&pipeline).await?;
         access.know(&self.ids).await?;
         let filter = self.selection.filter(self.ids);
         let purged = if self.expired {

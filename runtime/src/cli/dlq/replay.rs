@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{ArgGroup, Args};
 
-use super::access::Access;
+use super::access::{Access, Local};
 use super::{Selection, Target, print};
 use crate::cli::output::{Output, tell, visible};
 use crate::cli::run::stop_on_signals;
@@ -56,23 +56,25 @@ pub struct Replay {
 impl Replay {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let Some(pipeline) = self.target.load()? else { return Ok(ExitCode::FAILURE) };
-        let access = Access::open(&pipeline)?;
+        let access = Access::open(&pipeline).await?;
         access.know(&self.ids).await?;
         let context = ReplayContext::of(&pipeline);
         let filter = self.selection.clone().filter(self.ids.clone());
         if self.dry_run {
             return dry_run(&pipeline, &access, &context, &filter, self.force).await;
         }
-        let summary = match access {
-            Access::Nothing => Summary::default(),
-            Access::Running(client) => {
+        let Access { local, copy } = access;
+        let (folder, mut stores) = match local {
+            Local::Running(client) => {
                 tell("the running process replays; its log tells if it waits for something");
-                client.replay(&filter, self.force).await?
+                return Ok(tell_end(&client.replay(&filter, self.force).await?));
             }
-            Access::Folder { folder, store } => {
-                self.replay_here(pipeline, &folder, &store, &context, &filter).await?
-            }
+            Local::Nothing if copy.is_none() => return Ok(tell_end(&Summary::default())),
+            Local::Nothing => (DataFolder::open(&pipeline.data_dir, &pipeline.name)?, Vec::new()),
+            Local::Folder { folder, store } => (folder, vec![store]),
         };
+        stores.extend(copy);
+        let summary = self.replay_here(pipeline, &folder, &stores, &context, &filter).await?;
         Ok(tell_end(&summary))
     }
 
@@ -81,7 +83,7 @@ impl Replay {
         &self,
         pipeline: Pipeline,
         folder: &DataFolder,
-        store: &DeadLetterStore,
+        stores: &[DeadLetterStore],
         context: &ReplayContext,
         filter: &Filter,
     ) -> anyhow::Result<Summary> {
@@ -92,7 +94,7 @@ impl Replay {
         let host = Host { engine, metrics: Arc::new(Metrics::new()) };
         // Each run takes the pipeline apart: for a second one it is read again.
         let mut loaded = Some(pipeline);
-        let run = |source: OpenSource| {
+        let mut run = |source: OpenSource| {
             let pipeline = loaded.take().map_or_else(|| self.target.load(), |pipeline| Ok(Some(pipeline)));
             let started = pipeline.and_then(|pipeline| {
                 let pipeline = pipeline.context("the pipeline file was changed meanwhile")?;
@@ -100,7 +102,13 @@ impl Replay {
             });
             async move { started?.wait().await.map(drop) }
         };
-        replay(store, context, filter, self.force, run).await
+        let mut summary = Summary::default();
+        for store in stores.iter() {
+            if !summary.stopped {
+                summary.add(replay(store, context, filter, self.force, &mut run).await?);
+            }
+        }
+        Ok(summary)
     }
 }
 

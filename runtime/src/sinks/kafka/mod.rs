@@ -1,5 +1,6 @@
 //! `kafka`: writes messages to topics; a message is delivered when all in-sync replicas have it.
 
+mod dead_letters;
 mod known;
 mod write;
 
@@ -14,11 +15,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use self::dead_letters::DeadLetterTopic;
 use self::write::{Destination, KafkaOutput, Settings};
 use super::{InTransactions, Sink, SinkConfig, SinkContext, SinkSpec, SinkTraits, TransactionSettings};
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::Interval;
+use crate::dead_letters::Elsewhere;
 use crate::kafka::topics::is_topic_name;
 use crate::kafka::transactional::Transactional;
 use crate::kafka::{Cluster, Role, Security};
@@ -32,6 +35,9 @@ pub const SPEC: SinkSpec = SinkSpec {
     default_codec: "raw",
     parse: |value| Ok(Box::new(parse::<KafkaSink>(value)?)),
 };
+
+/// The media type of the codec `raw`, whose payloads are those of the messages.
+const RAW: &str = "application/octet-stream";
 
 /// Messages of a call: some MiB of small ones, which the pipeline bounds by their bytes.
 const CALL_MESSAGES: usize = 10_000;
@@ -203,6 +209,21 @@ impl SinkConfig for KafkaSink {
 
     fn has_limits(&self) -> bool {
         true
+    }
+
+    fn dead_letters(&self, context: &SinkContext) -> Option<Arc<dyn Elsewhere>> {
+        let topic = self.topic.clone()?;
+        // Else the payload is not the one that was read.
+        (context.codec.media_type() == RAW).then(|| {
+            Arc::new(DeadLetterTopic {
+                cluster: self.cluster(),
+                base: context.base.clone(),
+                config: self.client_config(&context.base),
+                topic,
+                pipeline: context.pipeline.clone(),
+                timeout: self.timeout.0,
+            }) as Arc<dyn Elsewhere>
+        })
     }
 
     fn transactional(&self) -> Option<InTransactions> {
