@@ -42,6 +42,7 @@ enum Protocol {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Sasl {
+    /// How we sign in.
     mechanism: Mechanism,
     /// For PLAIN and SCRAM.
     username: Option<String>,
