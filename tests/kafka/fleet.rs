@@ -175,7 +175,8 @@ impl Fleet<'_> {
         let log = |state: &State| match state {
             State::Running(member) => {
                 let page = look(&member.admin).unwrap_or_default();
-                let books = page.lines().filter(|line| line.starts_with("millstream_messages"));
+                let told = ["millstream_messages", "millstream_sink_messages", "millstream_kafka"];
+                let books = page.lines().filter(|line| told.iter().any(|name| line.starts_with(name)));
                 format!("{}\n{}", member.running.log(), books.collect::<Vec<_>>().join("\n"))
             }
             State::Paused(..) => "paused".to_owned(),
