@@ -2,7 +2,9 @@
 
 mod brokers;
 mod dead_letters;
+mod exactly_once;
 mod fleet;
+mod groups;
 mod kills;
 mod pipelines;
 mod security;

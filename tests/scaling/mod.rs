@@ -216,7 +216,9 @@ fn the_binary_takes_the_containers_arguments_and_answers_its_probes() {
         // There is no broker of that name.
         running.wait_for(probe, |_| ask(&admin, &path).is_some_and(|(status, _)| status == expected));
     }
-    running.kill();
+    // P8: it does not wait for a broker.
+    running.terminate();
+    assert!(running.end().success(), "{}", running.log());
     assert!(data.join("orders/store.sqlite").exists(), "it wrote where the volume is");
 }
 

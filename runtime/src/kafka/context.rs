@@ -44,6 +44,10 @@ impl ClientContext for ClusterContext {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let message = Redactor::global().redact(message);
         match level {
+            // It comes as an error, too, and not every one is the end.
+            _ if facility == "FATAL" => tracing::debug!(target: "librdkafka", of = self.of, "{message}"),
+            // Messages were deleted before they were read.
+            _ if facility == "OFFSET" => tracing::warn!(target: "librdkafka", of = self.of, "{message}"),
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
                 tracing::error!(target: "librdkafka", of = self.of, facility, "{message}");
             }

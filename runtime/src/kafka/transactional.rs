@@ -10,17 +10,18 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use rdkafka::{ClientConfig, TopicPartitionList};
-use tokio::sync::{Mutex as TurnMutex, MutexGuard};
+use tokio::sync::{Mutex as TurnMutex, MutexGuard, oneshot};
 
 use super::Cluster;
 use super::producer::{Care, Producer};
 use crate::transactions::{TransactionError, Transactions};
 
 /// How long the brokers may take for one step.
-const STEP: Duration = Duration::from_secs(30);
+const STEP: Duration = Duration::from_secs(10);
 
-/// How often a step is taken again that timed out.
-const STEPS: u32 = 4;
+/// How often a step is taken that times out. After that a new producer ends what the old one left open:
+/// one way or the other, which the committed offsets then tell.
+const STEPS: u32 = 2;
 
 /// A transaction that timed out, and a process with the same id, fence a producer alike. After the first
 /// it is fenced once; with the second they fence each other again and again, and then one has to go.
@@ -89,7 +90,9 @@ impl Transactional {
         let commit = move || {
             let client = producer.client();
             if offsets.count() > 0 {
-                repeat(|| client.send_offsets_to_transaction(&offsets, &group, STEP))?;
+                // Not again: where the group has another coordinator since, librdkafka waits for the one of
+                // before, and nothing is committed yet.
+                client.send_offsets_to_transaction(&offsets, &group, STEP)?;
             }
             repeat(|| client.commit_transaction(STEP))
         };
@@ -105,10 +108,9 @@ impl Transactional {
         what: &str,
         step: impl FnOnce() -> Result<(), KafkaError> + Send + 'static,
     ) -> Result<(), TransactionError> {
-        let error = match tokio::task::spawn_blocking(step).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(error) => return Err(TransactionError::Fatal(format!("{what} panicked: {error}"))),
+        let error = match self.answer(what, step).await? {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
         };
         let aborts = matches!(&error, KafkaError::Transaction(error) if error.txn_requires_abort());
         if !aborts {
@@ -123,6 +125,30 @@ impl Transactional {
                 )))
             }
             _ => Err(TransactionError::Failed(format!("{what}: {error}"))),
+        }
+    }
+
+    /// Takes a step on a thread of its own, so that a stop need not wait for it, and no longer than the
+    /// step may take: librdkafka has been seen not to come back from one.
+    async fn answer(
+        &self,
+        what: &str,
+        step: impl FnOnce() -> Result<(), KafkaError> + Send + 'static,
+    ) -> Result<Result<(), KafkaError>, TransactionError> {
+        let (done, answered) = oneshot::channel();
+        // If nobody waits any more nobody needs it.
+        let take = move || drop(done.send(step()));
+        std::thread::Builder::new()
+            .name("kafka-transaction".to_owned())
+            .spawn(take)
+            .map_err(|error| TransactionError::Failed(format!("{what}: no thread: {error}")))?;
+        match tokio::time::timeout(STEP * (STEPS + 1), answered).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(TransactionError::Fatal(format!("{what} panicked; see the log"))),
+            Err(_) => {
+                self.discard();
+                Err(TransactionError::Failed(format!("{what}: librdkafka did not come back from it")))
+            }
         }
     }
 
@@ -161,13 +187,21 @@ impl Transactions for Transactional {
     }
 
     async fn abort(&self) -> Result<(), TransactionError> {
-        // Without one a new one is made, which aborts what the old one has left open.
-        let Some((_, producer)) = self.present() else { return Ok(()) };
-        let aborted = self.step("abort", move || repeat(|| producer.client().abort_transaction(STEP))).await;
-        if aborted.is_err() {
-            self.discard();
+        if let Some((_, producer)) = self.present() {
+            match self.step("abort", move || repeat(|| producer.client().abort_transaction(STEP))).await {
+                Ok(()) => return Ok(()),
+                Err(error @ TransactionError::Fatal(_)) => return Err(error),
+                Err(TransactionError::Failed(reason)) => {
+                    tracing::warn!(
+                        of = self.of,
+                        reason,
+                        "the transaction cannot be aborted; a new producer does it"
+                    );
+                    self.discard();
+                }
+            }
         }
-        aborted
+        self.fit().await.map(drop)
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -3,6 +3,8 @@
 //! Messages of one order reach the sink in the order in which they came (P3): when one fails it is
 //! parked, and everything of its order that comes later queues up behind it.
 
+pub(super) mod in_transaction;
+
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,14 +12,16 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use in_transaction::opened;
+
 use super::Shared;
 use super::desk::{DeskDoor, Origin, Why};
 use super::ledger::Held;
 use super::retry::{next_delay, unavailable_delay};
-use super::transaction::{End, Gate};
+use super::transaction::End;
 use crate::config::{OnUnavailable, SinkCommon};
 use crate::dead_letters::Stage;
-use crate::message::{MessageRef, Position, Row};
+use crate::message::MessageRef;
 use crate::sinks::{CallError, Outcome, Outcomes, Sink, SinkTraits};
 
 /// Payload bytes of a call, about: what a sink encodes stands outside the budget, so it is bounded
@@ -251,83 +255,6 @@ impl Delivery {
         call
     }
 
-    /// Brings back what waited for the next transaction, if that is open, before everything that came
-    /// after it. Returns the boundary of the moment.
-    fn let_in(&mut self) -> u64 {
-        let Some(gate) = &self.shared.gate else { return u64::MAX };
-        let boundary = gate.boundary();
-        let free = |parcel: &Parcel| parcel.held.claim() < boundary || parcel.held.is_revoked();
-        if self.held_back.iter().any(free) {
-            let (mut first, later): (VecDeque<Parcel>, VecDeque<Parcel>) =
-                std::mem::take(&mut self.held_back).into_iter().partition(free);
-            self.held_back = later;
-            first.append(&mut self.fresh);
-            self.fresh = first;
-        }
-        boundary
-    }
-
-    /// Makes one call that belongs to the open transaction. Only what is written or refused beforehand
-    /// leaves it whole; with anything else it has failed, and everything in flight is run again.
-    async fn make_in_transaction(&mut self, gate: &Gate, call: Vec<Piece>) -> anyhow::Result<()> {
-        let call = self.give_up_condemned(gate, call).await;
-        let messages: Vec<MessageRef<'_>> =
-            call.iter().flat_map(|piece| piece.held.batch().messages()).collect();
-        if messages.is_empty() {
-            return Ok(());
-        }
-        let result = self.sink.write(&messages).await;
-        let positions: Vec<Position> = messages.iter().map(MessageRef::position).collect();
-        drop(messages);
-        if call.iter().any(|piece| piece.held.is_revoked()) {
-            call.into_iter().for_each(|piece| piece.held.abandon());
-            return Ok(());
-        }
-        let failure = match result {
-            Ok(Outcomes::AllDurable) => {
-                call.into_iter().for_each(|piece| self.delivered(piece.held));
-                return Ok(());
-            }
-            Ok(Outcomes::Each(outcomes)) => match outcomes.iter().find_map(why_not_whole) {
-                None => return self.settle(call, outcomes, positions.len()).await,
-                Some(reason) => reason,
-            },
-            Ok(Outcomes::Until(_, why)) => why.to_string(),
-            Err(CallError::Fatal(reason)) => anyhow::bail!("sink {}: {reason}", self.name),
-            Err(CallError::Refused { message, code, reason }) => {
-                let why = self.refused(code, reason, 1);
-                let text = why.reason.clone();
-                gate.condemn(positions[message], self.number, why);
-                text
-            }
-            Err(why) => why.to_string(),
-        };
-        self.shared.count_error(&format!("sink:{}", self.name), "aborted");
-        gate.fail(format!("sink {}: {failure}", self.name));
-        call.into_iter().for_each(|piece| piece.held.abandon());
-        Ok(())
-    }
-
-    /// Gives up what the brokers refused in a transaction before this one.
-    async fn give_up_condemned(&mut self, gate: &Gate, call: Vec<Piece>) -> Vec<Piece> {
-        let number = self.number;
-        let is_condemned = |row: &Row| gate.condemned(row.position, number);
-        let mut left = Vec::with_capacity(call.len());
-        for Piece { origin, held, attempts, put_off } in call {
-            if !held.batch().rows().iter().any(|row| is_condemned(row).is_some()) {
-                left.push(Piece { origin, held, attempts, put_off });
-                continue;
-            }
-            for held in held.singles() {
-                match is_condemned(&held.batch().rows()[0]) {
-                    Some(why) => self.desk.give_up(&origin, held, why).await,
-                    None => left.push(Piece { origin: origin.clone(), held, attempts, put_off }),
-                }
-            }
-        }
-        left
-    }
-
     fn refused(&self, code: &str, reason: String, attempts: u32) -> Why {
         Why {
             stage: Stage::Sink(self.name.clone()),
@@ -509,22 +436,6 @@ impl Delivery {
         }
         self.due.insert((due, order));
         self.parked.insert(order, Parked { head: piece, behind: VecDeque::new() });
-    }
-}
-
-/// Why a transaction with this outcome in it has failed, if it has.
-fn why_not_whole(outcome: &Outcome) -> Option<String> {
-    match outcome {
-        Outcome::Durable | Outcome::Reject { .. } => None,
-        Outcome::Retry { reason, .. } | Outcome::Later { reason, .. } => Some(reason.clone()),
-    }
-}
-
-/// Waits until the gate's boundary is drawn anew, or for ever.
-pub(super) async fn opened(gate: Option<&Gate>, drawn: u64) {
-    match gate {
-        Some(gate) => gate.wait(drawn).await,
-        None => std::future::pending().await,
     }
 }
 

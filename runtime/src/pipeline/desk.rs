@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Shared;
-use super::deliver::opened;
+use super::deliver::in_transaction::opened;
 use super::lane::until;
 use super::ledger::{Held, Original};
 use super::retry::unavailable_delay;

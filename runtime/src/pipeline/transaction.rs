@@ -181,9 +181,28 @@ impl Transactor {
         Transactor { shared, gate, ends, feed, committer, ended, failures: 0 }
     }
 
-    /// Runs until the reader has ended and everything it read is committed; then closes the source.
+    /// Runs until the reader has ended and everything it read is committed, or is given up (P8); then
+    /// closes the source. What a transaction has left open the brokers abort.
     pub async fn run(mut self) -> anyhow::Result<()> {
-        self.open().await?;
+        let given_up = self.shared.ledger.given_up().clone();
+        tokio::select! {
+            biased;
+            () = given_up.cancelled() => {
+                self.gate.take_written().into_iter().for_each(|(held, _)| held.abandon());
+            }
+            ended = self.end_transactions() => ended?,
+        }
+        self.committer.close().await.map_err(|error| error.context("closing the source"))
+    }
+
+    async fn end_transactions(&mut self) -> anyhow::Result<()> {
+        let (ended, ledger, feed) = (self.ended.clone(), Arc::clone(&self.shared.ledger), self.feed);
+        tokio::select! {
+            biased;
+            opened = self.open() => opened?,
+            // It has read nothing, and a broker that is not there need not be waited for.
+            () = ended.cancelled(), if !ledger.has_claims(feed) => {}
+        }
         loop {
             tokio::select! {
                 biased;
@@ -194,10 +213,9 @@ impl Transactor {
             if self.shared.ledger.has_claims(self.feed) || self.gate.failure().is_some() {
                 self.end_transaction().await?;
             } else if has_ended {
-                break;
+                return Ok(());
             }
         }
-        self.committer.close().await.map_err(|error| error.context("closing the source"))
     }
 
     /// Opens a transaction, and the gate.

@@ -64,6 +64,16 @@ impl Kafka {
         Kafka::planned(Plan::new(brokers))
     }
 
+    /// One broker that does not know the group protocol of KIP-848, as those before Kafka 4.
+    pub fn with_classic_groups() -> Kafka {
+        let mut plan = Plan::new(1);
+        plan.format = ["--feature", "group.version=0"].map(str::to_owned).to_vec();
+        let kafka = Kafka::planned(plan);
+        kafka.start_broker(0);
+        kafka.wait_until_ready(1);
+        kafka
+    }
+
     fn planned(plan: Plan) -> Kafka {
         let folder = tempfile::Builder::new().prefix("kafka-").tempdir().expect("a folder for brokers");
         let brokers = plan.format(folder.path());

@@ -1,6 +1,8 @@
 //! `kafka`: the topics of a cluster, read as a member of a consumer group.
 //!
 //! - [`worker`]: the thread that polls, and holds the membership
+//! - [`maker`]: how its consumer is made
+//! - [`callbacks`]: what librdkafka calls back in it
 //! - [`starts`]: where a partition begins for a group that has not read it
 //! - [`ownership`]: which partitions are ours, how far they are read and committed
 //! - [`filling`]: records made into batches
@@ -9,6 +11,7 @@
 mod callbacks;
 mod filling;
 mod halves;
+mod maker;
 mod ownership;
 mod starts;
 mod worker;
@@ -23,9 +26,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use self::halves::{KafkaCommitter, KafkaReader};
+use self::maker::Subscription;
 use self::ownership::Ownership;
 use self::starts::Start;
-use self::worker::{Subscription, Worker};
+use self::worker::Worker;
 use super::{OpenSource, Replay, SourceConfig, SourceContext, SourceSpec, SourceTraits};
 use crate::config::parse;
 use crate::config::problem::Problem;
@@ -97,7 +101,8 @@ struct KafkaSource {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum GroupProtocol {
-    /// `consumer` where the broker has it, otherwise `classic`.
+    /// `consumer` where the broker has it, otherwise `classic`; `classic` with `instance` or
+    /// `session_timeout`.
     #[default]
     Auto,
     /// The members agree, with the assignor `cooperative-sticky`.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use prometheus::IntCounterVec;
-use rdkafka::config::{ClientConfig, FromClientConfigAndContext};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -24,8 +24,8 @@ use super::super::{Read, ReadLimit, SourceContext};
 use super::GroupProtocol;
 use super::callbacks::{Callbacks, Rebalance};
 use super::filling::Filling;
+use super::maker::{Maker, Subscription};
 use super::ownership::Ownership;
-use super::starts::Start;
 use crate::codecs::Decoder;
 use crate::kafka::ClusterContext;
 use crate::observe::waits::Waits;
@@ -50,15 +50,6 @@ const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The part of the pipeline that waits, in readiness and log.
 const PART: &str = "source";
-
-/// What is read, and how the membership is.
-pub struct Subscription {
-    pub topics: Vec<String>,
-    pub protocol: GroupProtocol,
-    pub session_timeout: Option<Duration>,
-    pub drain_timeout: Duration,
-    pub start: Start,
-}
 
 /// How much the next batch may hold: what the pipeline asked for last.
 pub struct Limit {
@@ -128,58 +119,6 @@ pub struct Link {
 struct Leaving {
     partitions: TopicPartitionList,
     since: Instant,
-}
-
-/// What a consumer is made of, again where the protocol was the wrong one.
-struct Maker {
-    config: ClientConfig,
-    cluster: ClusterContext,
-    subscription: Subscription,
-    ownership: Arc<Ownership>,
-    context: SourceContext,
-}
-
-impl Maker {
-    fn make(&self, protocol: GroupProtocol) -> anyhow::Result<BaseConsumer<Callbacks>> {
-        let mut config = self.config.clone();
-        match protocol {
-            GroupProtocol::Consumer => {
-                config.set("group.protocol", "consumer");
-            }
-            GroupProtocol::Auto | GroupProtocol::Classic => {
-                config.set("partition.assignment.strategy", "cooperative-sticky");
-                if let Some(timeout) = self.subscription.session_timeout {
-                    let ms = timeout.as_millis();
-                    config.set("session.timeout.ms", ms.to_string());
-                    config.set("heartbeat.interval.ms", (ms / 3).clamp(1, 3000).to_string());
-                }
-            }
-        }
-        let callbacks = Callbacks {
-            cluster: self.cluster.clone(),
-            rebalances: Mutex::default(),
-            closing: AtomicBool::new(false),
-            is_steady: AtomicBool::new(false),
-            is_connected: AtomicBool::new(false),
-            ownership: Arc::clone(&self.ownership),
-            lag: self.context.metrics.kafka_lag.clone(),
-            pipeline: self.context.pipeline.clone(),
-        };
-        let consumer = BaseConsumer::from_config_and_context(&config, callbacks)?;
-        let topics: Vec<&str> = self.subscription.topics.iter().map(String::as_str).collect();
-        consumer.subscribe(&topics).context("cannot subscribe")?;
-        Ok(consumer)
-    }
-
-    /// The protocol to begin with.
-    fn first_protocol(&self) -> GroupProtocol {
-        match self.subscription.protocol {
-            // Only there a member says how long it may be away.
-            GroupProtocol::Auto if self.subscription.session_timeout.is_some() => GroupProtocol::Classic,
-            GroupProtocol::Auto => GroupProtocol::Consumer,
-            given => given,
-        }
-    }
 }
 
 pub struct Worker {
