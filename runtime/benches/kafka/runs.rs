@@ -92,10 +92,11 @@ impl Ground {
 
     /// Messages a second that are taken out of the topic.
     pub fn rate(&self, way: Way) -> anyhow::Result<f64> {
-        let running = self.start(way, &self.topic)?;
+        let mut running = self.start(way, &self.topic)?;
         let expected = if way == Way::Json { self.kept } else { self.messages } as f64;
-        let reached = |share: f64| -> anyhow::Result<(Instant, f64)> {
+        let mut reached = |share: f64| -> anyhow::Result<(Instant, f64)> {
             loop {
+                anyhow::ensure!(running.child.try_wait()?.is_none(), "{way:?} ended by itself");
                 let count = self.kafka.count(&running.to) as f64;
                 if count >= share * expected {
                     return Ok((Instant::now(), count));
@@ -160,10 +161,7 @@ impl Ground {
         if way == Way::Once {
             text.push_str("delivery = \"exactly-once\"\n");
         }
-        write!(
-            text,
-            "[source]\ntype = \"kafka\"\nbrokers = {brokers}\ntopics = [{from:?}]\ngroup = {group:?}\n"
-        )?;
+        write!(text, "[source]\ntype = \"kafka\"\n{brokers}\ntopics = [{from:?}]\ngroup = {group:?}\n")?;
         let plugins: &[(&str, &str)] = match way {
             Way::Json => &[("filter", "filter-json"), ("transform", "transform-json")],
             _ => &[],
@@ -175,10 +173,10 @@ impl Ground {
         if plugins.is_empty() {
             text.push_str("[[plugin]]\nuse = \"identity\"\n");
         }
-        write!(text, "[[sink]]\ntype = \"kafka\"\nbrokers = {brokers}\ntopic = {to:?}\n")?;
+        write!(text, "[[sink]]\ntype = \"kafka\"\n{brokers}\ntopic = {to:?}\n")?;
         if way == Way::Once {
             let dead = self.kafka.topic("bench-dead", 1);
-            write!(text, "[dead_letters]\ntype = \"kafka\"\nbrokers = {brokers}\ntopic = {dead:?}\n")?;
+            write!(text, "[dead_letters]\ntype = \"kafka\"\n{brokers}\ntopic = {dead:?}\n")?;
         }
         Ok(text)
     }
