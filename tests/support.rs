@@ -108,6 +108,8 @@ pub fn run(arguments: &[&str]) -> (ExitStatus, String, String) {
 pub struct Running {
     child: Child,
     log: PathBuf,
+    /// What earlier processes left in the log.
+    earlier: usize,
 }
 
 impl Running {
@@ -122,8 +124,9 @@ impl Running {
     pub fn of(folder: &Folder, command: &mut Command) -> Running {
         let log = folder.path("log");
         let stderr = File::options().create(true).append(true).open(&log).expect("a log file");
+        let earlier = stderr.metadata().expect("its length").len() as usize;
         let child = command.stderr(stderr).spawn().expect("the binary starts");
-        Running { child, log }
+        Running { child, log, earlier }
     }
 
     pub fn log(&self) -> String {
@@ -132,14 +135,14 @@ impl Running {
         text
     }
 
-    /// Waits until the log has a line with `text`, and returns what follows `addr=` in it.
+    /// Waits until this process has logged a line with `text`, and returns what follows `addr=` in it.
     pub fn address(&mut self, text: &str) -> String {
         let mut found = None;
         let what = format!("a line {text:?} in the log");
         self.wait_for(&what, |running| {
             let log = running.log();
-            // It is printed once a start; the log may hold earlier ones.
-            let line = log.lines().rev().find(|line| line.contains(text) && line.contains("addr="));
+            let line =
+                log[running.earlier..].lines().find(|line| line.contains(text) && line.contains("addr="));
             found =
                 line.and_then(|line| Some(line.split_once("addr=")?.1.split_whitespace().next()?.to_owned()));
             found.is_some()

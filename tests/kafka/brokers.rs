@@ -3,12 +3,22 @@
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
+use super::Copy;
 use super::fleet::{Fleet, Scale, judge};
 use crate::services::kafka::{Guarantee, Kafka};
 use crate::support::{rounds, seed};
 
 #[test]
 fn p1_brokers_that_are_killed_in_turn_lose_nothing_and_keep_the_order() {
+    judge_killed_brokers(Guarantee::AtLeastOnce, |_| {});
+}
+
+#[test]
+fn p2_exactly_once_brokers_that_are_killed_in_turn_repeat_nothing() {
+    judge_killed_brokers(Guarantee::ExactlyOnce, Copy::be_exactly_once);
+}
+
+fn judge_killed_brokers(guarantee: Guarantee, change: impl FnOnce(&mut Copy)) {
     let mut random = StdRng::seed_from_u64(seed());
     let kills = rounds("brokers killed in turn", 3, 12);
     let soak = kills == 12;
@@ -31,5 +41,5 @@ fn p1_brokers_that_are_killed_in_turn_lose_nothing_and_keep_the_order() {
         // Only then another one may go: of three replicas two are needed.
         fleet.wait_for("all replicas are in sync", |_| kafka.is_in_sync());
     };
-    judge(&kafka, &scale, Guarantee::AtLeastOnce, &mut random, |_| {}, happen);
+    judge(&kafka, &scale, guarantee, &mut random, change, happen);
 }

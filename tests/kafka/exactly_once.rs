@@ -3,9 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Copy, Member};
+use serde_json::Value;
+
+use super::{Copy, Member, dead_letters};
 use crate::services::kafka::{Kafka, Record, unique};
-use crate::support::DEADLINE;
+use crate::support::{DEADLINE, run};
 
 fn numbered(numbers: std::ops::Range<u64>) -> impl Iterator<Item = Record> {
     numbers.map(|number| Record::new(&format!("k{}", number % 5), &number.to_string()))
@@ -96,4 +98,40 @@ fn p4_a_message_that_the_brokers_refuse_in_a_transaction_is_a_dead_letter_and_th
     member.stop();
     let expected: Vec<u64> = (0..200).filter(|&number| number != 100).collect();
     assert_eq!(numbers(kafka, &to), expected);
+}
+
+#[test]
+fn p2_replayed_dead_letters_are_written_once_by_a_member_that_runs_and_without_one() {
+    let kafka = Kafka::shared();
+    let (from, to) = (kafka.topic("replayed", 1), kafka.topic("replayed-out", 1));
+    let mut copy = Copy::new(kafka, &from, &to);
+    copy.be_exactly_once();
+    kafka.create_topic(&format!("{to}-dead"), 1, &[]);
+    let jq = |program: &str| format!("\n[[plugin]]\nuse = \"jq\"\nconfig.program = '{program}'\n");
+    let before = copy.more.clone();
+    copy.more.push_str(&jq("if . == 10 or . == 20 then error(\"not yet\") else . end"));
+    let mut member = Member::start(&copy);
+    kafka.produce(&from, numbered(0..30));
+    member.wait_for("everything is committed", || kafka.committed(&copy.group, &from) == kafka.ends(&from));
+    assert_eq!(member.account("dead_lettered"), 2);
+
+    copy.more = before + &jq(".");
+    copy.write(&member.folder);
+    member.running.hang_up();
+    member.wait_for_log("reloaded");
+    let file = member.pipeline.display().to_string();
+    let replay = |id: &str| {
+        let (status, out, err) = run(&["dlq", "replay", &file, id]);
+        assert!(status.success() && err.contains("1 delivered"), "{out}{err}");
+    };
+    let ids = |letters: &[Value]| -> Vec<String> {
+        letters.iter().map(|letter| letter["id"].as_str().expect("an id").to_owned()).collect()
+    };
+    let both = ids(&dead_letters(&file));
+    replay(&both[0]);
+    assert_eq!(ids(&dead_letters(&file)), both[1..]);
+    let stopped = member.stop();
+    replay(&both[1]);
+    assert!(stopped.dead_letters().is_empty());
+    assert_eq!(numbers(kafka, &to), (0..30).collect::<Vec<u64>>());
 }

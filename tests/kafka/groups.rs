@@ -45,3 +45,18 @@ fn p1_a_start_at_the_latest_message_is_found_once() {
     let texts: Vec<String> = kafka.consume(&to).iter().map(|record| record.text().to_owned()).collect();
     assert_eq!(texts, (50..100).map(|number| number.to_string()).collect::<Vec<_>>());
 }
+
+#[test]
+fn a_member_for_which_there_is_no_partition_is_ready() {
+    let kafka = Kafka::shared();
+    for protocol in ["classic", "consumer"] {
+        let (from, to) = (kafka.topic("spare", 1), kafka.topic("spare-out", 1));
+        let mut copy = Copy::new(kafka, &from, &to);
+        copy.source = format!("group_protocol = \"{protocol}\"");
+        let mut members = [Member::start(&copy), Member::start(&copy)];
+        members.iter_mut().for_each(|member| member.wait_until_ready(true, ""));
+        for member in members {
+            member.stop();
+        }
+    }
+}

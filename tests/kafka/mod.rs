@@ -167,7 +167,8 @@ impl Member {
     /// SIGTERM; it must end well.
     fn stop(mut self) -> Stopped {
         self.running.terminate();
-        assert!(self.running.end().success(), "{}", self.running.log());
+        let status = self.running.end();
+        assert!(status.success(), "it ended with {status}\n{}", self.running.log());
         Stopped { folder: self.folder, pipeline: self.pipeline }
     }
 }
@@ -184,8 +185,12 @@ impl Stopped {
     }
 
     fn dead_letters(&self) -> Vec<Value> {
-        let (status, out, errors) = run(&["dlq", "list", self.pipeline.to_str().expect("UTF-8"), "--json"]);
-        assert!(status.success(), "{errors}");
-        out.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
+        dead_letters(self.pipeline.to_str().expect("UTF-8"))
     }
+}
+
+fn dead_letters(pipeline: &str) -> Vec<Value> {
+    let (status, out, errors) = run(&["dlq", "list", pipeline, "--json"]);
+    assert!(status.success(), "{errors}");
+    out.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
 }

@@ -9,7 +9,7 @@ use millstream_bench::{keeps, order};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use crate::control;
-use crate::services::kafka::Kafka;
+use crate::services::kafka::{Kafka, unique};
 
 pub const PARTITIONS: i32 = 12;
 pub const BYTES: usize = 304;
@@ -126,7 +126,7 @@ impl Ground {
         let (to, group) = (self.kafka.topic("bench-out", PARTITIONS), unique("bench"));
         let child = match way {
             Way::Plain => Command::new(std::env::current_exe()?)
-                .args([control::ARGUMENT, &self.brokers(), from, &to, &group])
+                .args([control::ARGUMENT, self.kafka.bootstrap(), from, &to, &group])
                 .spawn()?,
             _ => {
                 let file = self.folder.path().join(format!("{group}.toml"));
@@ -149,10 +149,6 @@ impl Ground {
         child.wait()?;
         self.kafka.delete_topic(&to);
         Ok(())
-    }
-
-    fn brokers(&self) -> String {
-        self.kafka.client().get("bootstrap.servers").expect("a client has brokers").to_owned()
     }
 
     fn pipeline(&self, way: Way, from: &str, to: &str, group: &str) -> anyhow::Result<String> {
@@ -180,11 +176,6 @@ impl Ground {
         }
         Ok(text)
     }
-}
-
-/// A name that nothing else has.
-pub fn unique(prefix: &str) -> String {
-    format!("{prefix}-{:016x}", rand::random::<u64>())
 }
 
 /// The plugin of the benchmarks.

@@ -69,7 +69,10 @@ impl Run {
     pub fn run(self) -> anyhow::Result<ExitCode> {
         logs::init(self.log_format)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-        runtime.block_on(self.run_all())
+        let code = runtime.block_on(self.run_all());
+        // All that counts was waited for; a client library that does not come back holds up nothing.
+        runtime.shutdown_background();
+        code
     }
 
     async fn run_all(self) -> anyhow::Result<ExitCode> {

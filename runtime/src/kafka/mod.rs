@@ -2,6 +2,8 @@
 //! librdkafka a pipeline may set, and how librdkafka speaks to our log.
 
 mod context;
+pub mod membership;
+mod owned;
 pub mod producer;
 mod properties;
 mod security;
@@ -16,12 +18,28 @@ use anyhow::Context;
 use rdkafka::ClientConfig;
 use rdkafka::error::KafkaError;
 use serde_json::{Map, Value};
+use tokio::sync::oneshot;
 
 pub use context::ClusterContext;
 pub use properties::Role;
 pub use security::Security;
 
 use crate::config::problem::Problem;
+
+/// Does what blocks on a thread of its own: a stop does not wait for it. `None` if it panicked.
+///
+/// # Errors
+/// There is no thread for it.
+async fn on_a_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> std::io::Result<Option<T>> {
+    let (done, answered) = oneshot::channel();
+    // If nobody waits any more nobody needs it.
+    let work = move || drop(done.send(work()));
+    std::thread::Builder::new().name(name.to_owned()).spawn(work)?;
+    Ok(answered.await.ok())
+}
 
 /// Keys of a section that say how a cluster is reached.
 #[derive(Clone, Debug)]

@@ -10,10 +10,11 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::context::ClusterContext;
+use super::on_a_thread;
 use super::topics::{self, TopicLimits};
 
 /// How often the thread that serves callbacks looks whether its producer is still needed.
@@ -117,16 +118,9 @@ impl Producer {
     /// # Errors
     /// The cluster does not answer.
     pub async fn ask(&self, topic: &str, timeout: Duration) -> Result<Option<TopicLimits>, KafkaError> {
-        let (answer, answered) = oneshot::channel();
         let (client, topic) = (Arc::clone(&self.client), topic.to_owned());
-        let asking = move || {
-            // If nobody waits any more nobody needs it.
-            let _ = answer.send(topics::ask(client.client(), &topic, timeout));
-        };
-        match std::thread::Builder::new().name("kafka-topic".to_owned()).spawn(asking) {
-            Ok(_) => answered.await.unwrap_or(Err(KafkaError::Canceled)),
-            Err(_) => Err(KafkaError::Canceled),
-        }
+        let asking = move || topics::ask(client.client(), &topic, timeout);
+        on_a_thread("kafka-topic", asking).await.ok().flatten().unwrap_or(Err(KafkaError::Canceled))
     }
 
     fn events(&self) -> &ProducerEvents {

@@ -4,13 +4,14 @@
 //! partition. So what a topic would refuse must be known before it is sent (P3).
 
 use std::ffi::{CStr, CString, c_char};
-use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
 use rdkafka::bindings as rd;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::{RDKafkaAdminOp, RDKafkaResourceType};
+
+use super::owned::Owned;
 
 /// Bytes of a record batch before its records (KIP-98, format 2).
 const BATCH_BYTES: u64 = 61;
@@ -188,28 +189,6 @@ fn broker_that_knows<C: ClientContext>(
         }
         std::thread::sleep(pause);
         pause *= 2;
-    }
-}
-
-/// Frees something of librdkafka when it goes.
-struct Owned<T>(NonNull<T>, unsafe extern "C" fn(*mut T));
-
-impl<T> Owned<T> {
-    fn new(pointer: *mut T, free: unsafe extern "C" fn(*mut T)) -> Result<Owned<T>, KafkaError> {
-        let error = || KafkaError::AdminOpCreation("librdkafka made nothing".to_owned());
-        NonNull::new(pointer).map(|pointer| Owned(pointer, free)).ok_or_else(error)
-    }
-
-    fn as_ptr(&self) -> *mut T {
-        self.0.as_ptr()
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        // SAFETY: each `Owned` is made of what a function of librdkafka has just returned, with the
-        // function that its header names for freeing that, and is freed nowhere else.
-        unsafe { (self.1)(self.0.as_ptr()) }
     }
 }
 

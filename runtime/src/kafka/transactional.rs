@@ -2,7 +2,7 @@
 //! source ends its transactions.
 
 use std::any::Any;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard as StateGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -10,10 +10,10 @@ use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::Producer as _;
 use rdkafka::{ClientConfig, TopicPartitionList};
-use tokio::sync::{Mutex as TurnMutex, MutexGuard, oneshot};
+use tokio::sync::{Mutex as TurnMutex, MutexGuard};
 
-use super::Cluster;
 use super::producer::{Care, Producer};
+use super::{Cluster, on_a_thread};
 use crate::transactions::{TransactionError, Transactions};
 
 /// How long the brokers may take for one step.
@@ -36,9 +36,17 @@ pub struct Transactional {
     id: String,
     /// One call at a time: its reports are those of the producer.
     turn: TurnMutex<()>,
-    present: Mutex<Option<(Care, Producer)>>,
-    wanted: Mutex<Care>,
-    fenced: Mutex<Option<Instant>>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The producer there is, and how careful it is.
+    present: Option<(Care, Producer)>,
+    /// How careful the next one is to be.
+    wanted: Care,
+    /// When it was fenced last.
+    fenced: Option<Instant>,
 }
 
 impl Transactional {
@@ -53,9 +61,11 @@ impl Transactional {
         let timeout_ms = timeout.as_millis().to_string();
         config.set("transactional.id", &id);
         config.set("transaction.timeout.ms", &timeout_ms);
-        let wanted = Mutex::new(Care::default());
-        let (turn, present, fenced) = (TurnMutex::default(), Mutex::default(), Mutex::default());
-        Transactional { cluster, config, of, id, turn, present, wanted, fenced }
+        Transactional { cluster, config, of, id, turn: TurnMutex::default(), state: Mutex::default() }
+    }
+
+    fn state(&self) -> StateGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the turn to make a call.
@@ -65,19 +75,19 @@ impl Transactional {
 
     /// The producer whose transaction is open, and how careful it is.
     pub fn present(&self) -> Option<(Care, Producer)> {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state().present.clone()
     }
 
     /// The next transaction is to be that careful. The open one has to be aborted for it.
     pub fn want(&self, care: Care) {
-        let mut wanted = self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = &mut self.state().wanted;
         wanted.batch_bytes = wanted.batch_bytes.min(care.batch_bytes);
         wanted.alone |= care.alone;
     }
 
     /// The producer is of no more use: the next transaction has a new one.
     pub fn discard(&self) {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.state().present = None;
     }
 
     /// Ends the open transaction with these offsets of the group in it.
@@ -86,7 +96,8 @@ impl Transactional {
         offsets: TopicPartitionList,
         group: ConsumerGroupMetadata,
     ) -> Result<(), TransactionError> {
-        let (_, producer) = self.present().ok_or_else(|| failed("there is no producer"))?;
+        let (_, producer) =
+            self.present().ok_or_else(|| TransactionError::Failed("there is no producer".to_owned()))?;
         let commit = move || {
             let client = producer.client();
             if offsets.count() > 0 {
@@ -97,7 +108,7 @@ impl Transactional {
             repeat(|| client.commit_transaction(STEP))
         };
         self.step("commit", commit).await?;
-        self.wanted.lock().unwrap_or_else(PoisonError::into_inner).alone = false;
+        self.state().wanted.alone = false;
         Ok(())
     }
 
@@ -135,16 +146,10 @@ impl Transactional {
         what: &str,
         step: impl FnOnce() -> Result<(), KafkaError> + Send + 'static,
     ) -> Result<Result<(), KafkaError>, TransactionError> {
-        let (done, answered) = oneshot::channel();
-        // If nobody waits any more nobody needs it.
-        let take = move || drop(done.send(step()));
-        std::thread::Builder::new()
-            .name("kafka-transaction".to_owned())
-            .spawn(take)
-            .map_err(|error| TransactionError::Failed(format!("{what}: no thread: {error}")))?;
-        match tokio::time::timeout(STEP * (STEPS + 1), answered).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(TransactionError::Fatal(format!("{what} panicked; see the log"))),
+        match tokio::time::timeout(STEP * (STEPS + 1), on_a_thread("kafka-transaction", step)).await {
+            Ok(Ok(Some(answer))) => Ok(answer),
+            Ok(Ok(None)) => Err(TransactionError::Fatal(format!("{what} panicked; see the log"))),
+            Ok(Err(error)) => Err(TransactionError::Failed(format!("{what}: no thread: {error}"))),
             Err(_) => {
                 self.discard();
                 Err(TransactionError::Failed(format!("{what}: librdkafka did not come back from it")))
@@ -154,13 +159,13 @@ impl Transactional {
 
     /// Notes that it was fenced; whether it was not long ago, too.
     fn is_fenced_again(&self) -> bool {
-        let before = self.fenced.lock().unwrap_or_else(PoisonError::into_inner).replace(Instant::now());
+        let before = self.state().fenced.replace(Instant::now());
         before.is_some_and(|before| before.elapsed() < FENCED_ONCE)
     }
 
     /// A producer as it is wanted: that of before, if it is of use.
     async fn fit(&self) -> Result<Producer, TransactionError> {
-        let wanted = *self.wanted.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = self.state().wanted;
         if let Some((care, producer)) = self.present()
             && care == wanted
             && producer.client().client().fatal_error().is_none()
@@ -174,7 +179,7 @@ impl Transactional {
         let producer = Producer::start(self.config.clone(), wanted, context).map_err(fatal)?;
         let of_it = producer.clone();
         self.step("init", move || repeat(|| of_it.client().init_transactions(STEP))).await?;
-        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = Some((wanted, producer.clone()));
+        self.state().present = Some((wanted, producer.clone()));
         Ok(producer)
     }
 }
@@ -207,10 +212,6 @@ impl Transactions for Transactional {
     fn as_any(&self) -> &dyn Any {
         self
     }
-}
-
-fn failed(reason: &str) -> TransactionError {
-    TransactionError::Failed(reason.to_owned())
 }
 
 /// Takes a step again that timed out, as librdkafka asks for.

@@ -114,8 +114,6 @@ struct State {
     claims: VecDeque<Option<Claim>>,
     first_claim: u64,
     feeds: Vec<Feed>,
-    /// Set when the pipeline gives up what is in flight: dropping is then returning.
-    giving_up: bool,
     leak: Option<String>,
 }
 
@@ -197,7 +195,6 @@ impl Ledger {
                 claims: VecDeque::new(),
                 first_claim: 0,
                 feeds: Vec::new(),
-                giving_up: false,
                 leak: None,
             }),
             budget,
@@ -340,7 +337,6 @@ impl Ledger {
     /// From now on whatever is dropped unsettled counts as returned: the deadline of a stop has
     /// passed, or the pipeline has failed (P8).
     pub fn give_up(&self) {
-        self.state().giving_up = true;
         self.given_up.cancel();
     }
 

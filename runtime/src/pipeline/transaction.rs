@@ -60,7 +60,6 @@ pub struct Gate {
 #[derive(Default)]
 struct State {
     written: Vec<(Held, End)>,
-    rows: u64,
     /// Why the open transaction is to be aborted.
     failure: Option<String>,
     condemned: HashMap<Culprit, Why>,
@@ -73,7 +72,7 @@ impl Gate {
 
     /// Whether messages of this claim may be written now.
     pub fn admits(&self, claim: u64) -> bool {
-        claim < self.boundary.load(Ordering::Acquire)
+        claim < self.boundary()
     }
 
     /// Waits until the boundary is drawn anew after so many times. Cancel-safe.
@@ -98,10 +97,7 @@ impl Gate {
 
     /// These are written, and final when the transaction is.
     pub fn hand_in(&self, held: Held, end: End) {
-        let mut state = self.state();
-        state.rows += held.len() as u64;
-        state.written.push((held, end));
-        drop(state);
+        self.state().written.push((held, end));
         self.changed.notify_one();
     }
 
@@ -120,13 +116,14 @@ impl Gate {
         self.changed.notify_one();
     }
 
+    /// Whether any message was refused before.
+    pub fn has_condemned(&self) -> bool {
+        !self.state().condemned.is_empty()
+    }
+
     /// Why a message is a dead letter that was refused before.
     pub fn condemned(&self, position: Position, sink: usize) -> Option<Why> {
-        let state = self.state();
-        match state.condemned.is_empty() {
-            true => None,
-            false => state.condemned.get(&(position.partition, position.offset, sink)).cloned(),
-        }
+        self.state().condemned.get(&(position.partition, position.offset, sink)).cloned()
     }
 
     fn set_boundary(&self, boundary: u64) {
@@ -141,9 +138,11 @@ impl Gate {
 
     /// Takes what is written.
     fn take_written(&self) -> Vec<(Held, End)> {
-        let mut state = self.state();
-        state.rows = 0;
-        std::mem::take(&mut state.written)
+        std::mem::take(&mut self.state().written)
+    }
+
+    fn abandon_written(&self) {
+        self.take_written().into_iter().for_each(|(held, _)| held.abandon());
     }
 }
 
@@ -187,9 +186,7 @@ impl Transactor {
         let given_up = self.shared.ledger.given_up().clone();
         tokio::select! {
             biased;
-            () = given_up.cancelled() => {
-                self.gate.take_written().into_iter().for_each(|(held, _)| held.abandon());
-            }
+            () = given_up.cancelled() => self.gate.abandon_written(),
             ended = self.end_transactions() => ended?,
         }
         self.committer.close().await.map_err(|error| error.context("closing the source"))
@@ -264,7 +261,7 @@ impl Transactor {
                 if let Some(reason) = &state.failure {
                     return Err(reason.clone());
                 }
-                state.rows
+                state.written.iter().map(|(held, _)| held.len() as u64).sum::<u64>()
             };
             if self.shared.ledger.in_flight_below(boundary) == written {
                 // What failed is given back only after it was told.
@@ -326,7 +323,7 @@ impl Transactor {
                 anyhow::bail!("the transaction cannot be aborted: {why} ({reason})")
             }
         }
-        self.gate.take_written().into_iter().for_each(|(held, _)| held.abandon());
+        self.gate.abandon_written();
         while self.shared.ledger.in_flight_below(revoked) > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-const PROGRAMS: &[(&str, &str)] =
-    &[("Check.java", include_str!("java/Check.java")), ("Client.java", include_str!("java/Client.java"))];
+const PROGRAMS: &[(&str, &str)] = &[
+    ("Check.java", include_str!("java/Check.java")),
+    ("Client.java", include_str!("java/Client.java")),
+    ("Topic.java", include_str!("java/Topic.java")),
+];
 
 const NEEDS: &str =
     "this test needs Java 17 with its compiler, and Maven: apt-get install openjdk-17-jdk-headless maven";

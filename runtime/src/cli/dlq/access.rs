@@ -11,20 +11,20 @@ use crate::observe::socket::Client;
 use crate::store::{DataFolder, OpenError};
 
 pub struct Access {
-    pub local: Local,
-    /// A copy of those that are elsewhere.
-    pub copy: Option<DeadLetterStore>,
+    /// The data folder, if this process has it now: no pipeline can start in it meanwhile.
+    pub folder: Option<DataFolder>,
+    /// Those of the embedded store.
+    pub local: Place,
+    /// A copy of those that are elsewhere, if there is such a place.
+    pub copy: Option<Place>,
 }
 
-/// Those of the embedded store.
-pub enum Local {
+/// Where dead letters are.
+pub enum Place {
     /// The pipeline never ran: it has no data folder, and none is made.
     Nothing,
-    /// This process has the folder now: no pipeline can start in it meanwhile.
-    Folder {
-        folder: DataFolder,
-        store: DeadLetterStore,
-    },
+    Store(DeadLetterStore),
+    /// In the folder of a process that runs.
     Running(Client),
 }
 
@@ -34,10 +34,15 @@ impl Access {
             None => None,
             Some(elsewhere) => {
                 let copied = tokio::task::spawn_blocking(move || elsewhere.copy());
-                Some(copied.await.context("reading the dead letters was cut off")??)
+                Some(Place::Store(copied.await.context("reading the dead letters was cut off")??))
             }
         };
-        Ok(Access { local: Local::open(pipeline)?, copy })
+        let (folder, local) = local(pipeline)?;
+        Ok(Access { folder, local, copy })
+    }
+
+    fn places(&self) -> impl DoubleEndedIterator<Item = &Place> {
+        std::iter::once(&self.local).chain(&self.copy)
     }
 
     /// Calls `page` with those that are there now, a bounded number at a time, oldest first (but those
@@ -47,26 +52,16 @@ impl Access {
         filter: &Filter,
         mut page: impl FnMut(Vec<DeadLetter>) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let end = self.local.end().await?;
-        let mut next = Some(0);
-        while let Some(after) = next {
-            let Page { letters, next: further } = self.local.page(filter, after, end).await?;
-            if !page(letters)? {
-                return Ok(());
+        for place in self.places() {
+            let end = place.end().await?;
+            let mut next = Some(0);
+            while let Some(after) = next {
+                let Page { letters, next: further } = place.page(filter, after, end).await?;
+                if !page(letters)? {
+                    return Ok(());
+                }
+                next = further;
             }
-            next = further;
-        }
-        let Some(copy) = &self.copy else { return Ok(()) };
-        let end = blocking(copy, |copy| copy.end()).await?;
-        let mut next = Some(0);
-        while let Some(after) = next {
-            let filter = filter.clone();
-            let Page { letters, next: further } =
-                blocking(copy, move |copy| copy.page(&filter, after, end)).await?;
-            if !page(letters)? {
-                return Ok(());
-            }
-            next = further;
         }
         Ok(())
     }
@@ -84,25 +79,19 @@ impl Access {
     }
 
     pub async fn count(&self, filter: &Filter) -> anyhow::Result<u64> {
-        let elsewhere = match &self.copy {
-            None => 0,
-            Some(copy) => {
-                let filter = filter.clone();
-                blocking(copy, move |copy| copy.count(&filter)).await?
-            }
-        };
-        Ok(self.local.count(filter).await? + elsewhere)
+        let mut count = 0;
+        for place in self.places() {
+            count += place.count(filter).await?;
+        }
+        Ok(count)
     }
 
     pub async fn purge(&self, filter: &Filter) -> anyhow::Result<u64> {
-        let elsewhere = match &self.copy {
-            None => 0,
-            Some(copy) => {
-                let filter = filter.clone();
-                blocking(copy, move |copy| copy.purge(&filter)).await?
-            }
-        };
-        Ok(self.local.purge(filter).await? + elsewhere)
+        let mut count = 0;
+        for place in self.places().rev() {
+            count += place.purge(filter).await?;
+        }
+        Ok(count)
     }
 
     /// Those elsewhere have a retention of their own.
@@ -111,77 +100,78 @@ impl Access {
     }
 }
 
-impl Local {
-    fn open(pipeline: &Pipeline) -> anyhow::Result<Local> {
-        if !DataFolder::exists(&pipeline.data_dir) {
-            return Ok(Local::Nothing);
-        }
-        match DataFolder::open(&pipeline.data_dir, &pipeline.name) {
-            Ok(folder) => {
-                let store = DeadLetterStore::new(&folder, pipeline.dead_letters.common.retention.0);
-                Ok(Local::Folder { folder, store })
-            }
-            Err(in_use @ OpenError::InUse { .. }) => {
-                // Another `dlq`, or a pipeline that is just starting, has the folder and no socket.
-                if !DataFolder::socket(&pipeline.data_dir).exists() {
-                    return Err(in_use.into());
-                }
-                Ok(Local::Running(Client::new(&pipeline.data_dir)?))
-            }
-            Err(OpenError::Other(error)) => Err(error),
-        }
-    }
-
+impl Place {
     async fn end(&self) -> anyhow::Result<Cursor> {
         match self {
-            Local::Nothing => Ok(0),
-            Local::Folder { store, .. } => blocking(store, |store| store.end()).await,
-            Local::Running(client) => client.end().await,
+            Place::Nothing => Ok(0),
+            Place::Store(store) => blocking(store, |store| store.end()).await,
+            Place::Running(client) => client.end().await,
         }
     }
 
     async fn page(&self, filter: &Filter, after: Cursor, end: Cursor) -> anyhow::Result<Page> {
         match self {
-            Local::Nothing => Ok(Page::default()),
-            Local::Folder { store, .. } => {
+            Place::Nothing => Ok(Page::default()),
+            Place::Store(store) => {
                 let filter = filter.clone();
                 blocking(store, move |store| store.page(&filter, after, end)).await
             }
-            Local::Running(client) => client.page(filter, after, end).await,
+            Place::Running(client) => client.page(filter, after, end).await,
         }
     }
 
     async fn count(&self, filter: &Filter) -> anyhow::Result<u64> {
         match self {
-            Local::Nothing => Ok(0),
-            Local::Folder { store, .. } => {
+            Place::Nothing => Ok(0),
+            Place::Store(store) => {
                 let filter = filter.clone();
                 blocking(store, move |store| store.count(&filter)).await
             }
-            Local::Running(client) => client.count(filter).await,
+            Place::Running(client) => client.count(filter).await,
         }
     }
 
     async fn purge(&self, filter: &Filter) -> anyhow::Result<u64> {
         match self {
-            Local::Nothing => Ok(0),
-            Local::Folder { store, .. } => {
+            Place::Nothing => Ok(0),
+            Place::Store(store) => {
                 let filter = filter.clone();
                 blocking(store, move |store| store.purge(&filter)).await
             }
-            Local::Running(client) => client.purge(filter).await,
+            Place::Running(client) => client.purge(filter).await,
         }
     }
 
     async fn purge_expired(&self) -> anyhow::Result<u64> {
         match self {
-            Local::Nothing => Ok(0),
-            Local::Folder { store, .. } => {
+            Place::Nothing => Ok(0),
+            Place::Store(store) => {
                 let now_ms = jiff::Timestamp::now().as_millisecond();
                 blocking(store, move |store| store.purge_expired(now_ms)).await
             }
-            Local::Running(client) => client.purge_expired().await,
+            Place::Running(client) => client.purge_expired().await,
         }
+    }
+}
+
+/// The data folder of a pipeline, if this process can have it, and its dead letters.
+fn local(pipeline: &Pipeline) -> anyhow::Result<(Option<DataFolder>, Place)> {
+    if !DataFolder::exists(&pipeline.data_dir) {
+        return Ok((None, Place::Nothing));
+    }
+    match DataFolder::open(&pipeline.data_dir, &pipeline.name) {
+        Ok(folder) => {
+            let store = DeadLetterStore::new(&folder, pipeline.dead_letters.common.retention.0);
+            Ok((Some(folder), Place::Store(store)))
+        }
+        Err(in_use @ OpenError::InUse { .. }) => {
+            // Another `dlq`, or a pipeline that is just starting, has the folder and no socket.
+            if !DataFolder::socket(&pipeline.data_dir).exists() {
+                return Err(in_use.into());
+            }
+            Ok((None, Place::Running(Client::new(&pipeline.data_dir)?)))
+        }
+        Err(OpenError::Other(error)) => Err(error),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use clap::{ArgGroup, Args};
 
-use super::access::{Access, Local};
+use super::access::{Access, Place};
 use super::{Selection, Target, print};
 use crate::cli::output::{Output, tell, visible};
 use crate::cli::run::stop_on_signals;
@@ -63,17 +63,21 @@ impl Replay {
         if self.dry_run {
             return dry_run(&pipeline, &access, &context, &filter, self.force).await;
         }
-        let Access { local, copy } = access;
-        let (folder, mut stores) = match local {
-            Local::Running(client) => {
-                tell("the running process replays; its log tells if it waits for something");
-                return Ok(tell_end(&client.replay(&filter, self.force).await?));
-            }
-            Local::Nothing if copy.is_none() => return Ok(tell_end(&Summary::default())),
-            Local::Nothing => (DataFolder::open(&pipeline.data_dir, &pipeline.name)?, Vec::new()),
-            Local::Folder { folder, store } => (folder, vec![store]),
+        let Access { folder, local, copy } = access;
+        if let Place::Running(client) = &local {
+            tell("the running process replays; its log tells if it waits for something");
+            return Ok(tell_end(&client.replay(&filter, self.force).await?));
+        }
+        let store = |place| if let Place::Store(store) = place { Some(store) } else { None };
+        let stores: Vec<DeadLetterStore> =
+            [Some(local), copy].into_iter().flatten().filter_map(store).collect();
+        if stores.is_empty() {
+            return Ok(tell_end(&Summary::default()));
+        }
+        let folder = match folder {
+            Some(folder) => folder,
+            None => DataFolder::open(&pipeline.data_dir, &pipeline.name)?,
         };
-        stores.extend(copy);
         let summary = self.replay_here(pipeline, &folder, &stores, &context, &filter).await?;
         Ok(tell_end(&summary))
     }

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 
+use anyhow::Context;
+
 use super::{Delivery, Parcel, Piece};
-use crate::message::{MessageRef, Position, Row};
+use crate::message::{MessageRef, Row};
 use crate::pipeline::transaction::Gate;
 use crate::sinks::{CallError, Outcome, Outcomes};
 
@@ -34,7 +36,7 @@ impl Delivery {
             return Ok(());
         }
         let result = self.sink.write(&messages).await;
-        let positions: Vec<Position> = messages.iter().map(MessageRef::position).collect();
+        let count = messages.len();
         drop(messages);
         if call.iter().any(|piece| piece.held.is_revoked()) {
             call.into_iter().for_each(|piece| piece.held.abandon());
@@ -46,7 +48,7 @@ impl Delivery {
                 return Ok(());
             }
             Ok(Outcomes::Each(outcomes)) => match outcomes.iter().find_map(why_not_whole) {
-                None => return self.settle(call, outcomes, positions.len()).await,
+                None => return self.settle(call, outcomes, count).await,
                 Some(reason) => reason,
             },
             Ok(Outcomes::Until(_, why)) => why.to_string(),
@@ -54,7 +56,9 @@ impl Delivery {
             Err(CallError::Refused { message, code, reason }) => {
                 let why = self.refused(code, reason, 1);
                 let text = why.reason.clone();
-                gate.condemn(positions[message], self.number, why);
+                let mut rows = call.iter().flat_map(|piece| piece.held.batch().rows());
+                let culprit = rows.nth(message).context("a sink that refuses a message it was not given")?;
+                gate.condemn(culprit.position, self.number, why);
                 text
             }
             Err(why) => why.to_string(),
@@ -67,6 +71,9 @@ impl Delivery {
 
     /// Gives up what the brokers refused in a transaction before this one.
     async fn give_up_condemned(&mut self, gate: &Gate, call: Vec<Piece>) -> Vec<Piece> {
+        if !gate.has_condemned() {
+            return call;
+        }
         let number = self.number;
         let is_condemned = |row: &Row| gate.condemned(row.position, number);
         let mut left = Vec::with_capacity(call.len());

@@ -272,7 +272,7 @@ impl Drop for Held {
             return;
         }
         let mut state = self.ledger.state();
-        if state.giving_up {
+        if self.ledger.given_up.is_cancelled() {
             let budget = &self.ledger.budget;
             state.settle(self.claim, self.sink, self.batch.rows().iter(), Settlement::Returned, budget);
         } else {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use super::{FeedId, Ledger};
-use crate::message::Position;
+use super::{Claim, FeedId, Ledger, State};
+use crate::message::{Position, Row};
 
 impl Ledger {
     /// The number of the claim that is opened next.
@@ -21,19 +21,16 @@ impl Ledger {
     /// Messages in flight of all claims below this number.
     pub fn in_flight_below(&self, boundary: u64) -> u64 {
         let state = self.state();
-        let below = boundary.saturating_sub(state.first_claim);
-        let claims = state.claims.iter().take(usize::try_from(below).unwrap_or(usize::MAX)).flatten();
-        let live = claims.filter(|claim| claim.unsettled > 0).flat_map(|claim| &claim.live);
+        let live =
+            state.claims_below(boundary).filter(|claim| claim.unsettled > 0).flat_map(|claim| &claim.live);
         live.map(|&live| u64::from(live)).sum()
     }
 
     /// The last position of each partition in the claims below this number that is not committed yet.
     pub fn positions_below(&self, feed: FeedId, boundary: u64) -> Vec<Position> {
         let state = self.state();
-        let below = boundary.saturating_sub(state.first_claim);
-        let claims = state.claims.iter().take(usize::try_from(below).unwrap_or(usize::MAX)).flatten();
         let mut highest: BTreeMap<u32, Position> = BTreeMap::new();
-        for claim in claims.filter(|claim| claim.feed == feed.0) {
+        for claim in state.claims_below(boundary).filter(|claim| claim.feed == feed.0) {
             let rows = claim.original.rows().iter().zip(&claim.outcomes);
             for (row, _) in rows.filter(|(_, outcome)| !outcome.committed) {
                 highest.insert(row.position.partition, row.position);
@@ -48,9 +45,7 @@ impl Ledger {
     pub fn revoke_all(&self, feed: FeedId) -> u64 {
         let mut state = self.state();
         state.feeds[feed.0].rewinding = true;
-        for claim in state.claims.iter_mut().flatten().filter(|claim| claim.feed == feed.0) {
-            claim.outcomes.iter_mut().for_each(|outcome| outcome.committed = true);
-        }
+        state.forfeit(feed, |_| true);
         let revoked = state.next_claim();
         self.revoked_below.store(revoked, Ordering::Release);
         revoked
@@ -75,11 +70,23 @@ impl Ledger {
     /// somebody else. What of it is in flight goes on to its end.
     pub fn forfeit(&self, feed: FeedId, partitions: &[u32]) {
         let mut state = self.state();
-        for claim in state.claims.iter_mut().flatten().filter(|claim| claim.feed == feed.0) {
+        state.forfeit(feed, |row| partitions.contains(&row.position.partition));
+        state.forget_finished_claims();
+    }
+}
+
+impl State {
+    fn claims_below(&self, boundary: u64) -> impl Iterator<Item = &Claim> {
+        let below = boundary.saturating_sub(self.first_claim);
+        self.claims.iter().take(usize::try_from(below).unwrap_or(usize::MAX)).flatten()
+    }
+
+    /// Nothing of these rows is committed any more.
+    fn forfeit(&mut self, feed: FeedId, is_lost: impl Fn(&Row) -> bool) {
+        for claim in self.claims.iter_mut().flatten().filter(|claim| claim.feed == feed.0) {
             for (row, outcome) in claim.original.rows().iter().zip(&mut claim.outcomes) {
-                outcome.committed |= partitions.contains(&row.position.partition);
+                outcome.committed |= is_lost(row);
             }
         }
-        state.forget_finished_claims();
     }
 }

@@ -13,7 +13,6 @@ use crate::dead_letters::store::{DeadLetterStore, Original};
 use crate::dead_letters::story::{Settled, Told, read};
 use crate::dead_letters::{DeadLetter, Elsewhere};
 use crate::kafka::producer::{Care, Producer, Record};
-use crate::kafka::topics::TopicLimits;
 use crate::kafka::{Cluster, whole};
 use crate::store::DataFolder;
 
@@ -82,8 +81,7 @@ impl Copied {
             return Ok(producer);
         }
         let DeadLetterTopic { cluster, config, .. } = &self.topic;
-        let care = Care { batch_bytes: TopicLimits::UNKNOWN.batch_bytes(), alone: false };
-        Producer::start(config.clone(), care, cluster.context(&self.topic.of())?)
+        Producer::start(config.clone(), Care::default(), cluster.context(&self.topic.of())?)
     }
 }
 

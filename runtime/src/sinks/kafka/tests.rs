@@ -186,30 +186,25 @@ async fn a_cluster_that_does_not_answer_is_unavailable_until_it_does() {
     assert_eq!(read(&cluster, "out", 0, 4), ["a", "b", "a", "b"]);
 }
 
-#[tokio::test]
-async fn refused_credentials_are_told_apart() {
+/// The cluster refuses one request for want of rights; the next call goes through.
+async fn refused_once(request: RDKafkaApiKey, error: RDKafkaRespErr) {
     let cluster = cluster(&[("out", 1)]);
     let mut sink = open(&cluster, json!({ "topic": "out" }));
-    cluster.request_errors(
-        RDKafkaApiKey::Produce,
-        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED],
-    );
+    cluster.request_errors(request, &[error]);
     let result = write(&mut *sink, &batch_of_orders(&[(1, "a")])).await;
     assert!(matches!(result, Err(CallError::Unavailable { credentials: true, .. })), "{result:?}");
     assert!(matches!(write(&mut *sink, &batch_of_orders(&[(1, "a")])).await, Ok(Outcomes::AllDurable)));
 }
 
 #[tokio::test]
+async fn refused_credentials_are_told_apart() {
+    refused_once(RDKafkaApiKey::Produce, RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED).await;
+}
+
+#[tokio::test]
 async fn a_fatal_error_of_the_producer_is_the_end_of_that_producer_only() {
-    let cluster = cluster(&[("out", 1)]);
-    let mut sink = open(&cluster, json!({ "topic": "out" }));
-    cluster.request_errors(
-        RDKafkaApiKey::InitProducerId,
-        &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED],
-    );
-    let result = write(&mut *sink, &batch_of_orders(&[(1, "a")])).await;
-    assert!(matches!(result, Err(CallError::Unavailable { credentials: true, .. })), "{result:?}");
-    assert!(matches!(write(&mut *sink, &batch_of_orders(&[(1, "a")])).await, Ok(Outcomes::AllDurable)));
+    let error = RDKafkaRespErr::RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED;
+    refused_once(RDKafkaApiKey::InitProducerId, error).await;
 }
 
 #[tokio::test]

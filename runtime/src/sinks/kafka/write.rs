@@ -250,7 +250,8 @@ impl KafkaOutput {
                     refused = refused.or(Some((number, code)));
                     self.known.forget(topics[number]);
                     if care.alone {
-                        outcomes[number] = Some(refusal(code, topics[number]));
+                        let (code, reason) = refusal(code, topics[number]);
+                        outcomes[number] = Some(Outcome::Reject { code, reason });
                     }
                 }
                 Some(Err(code)) => {
@@ -264,26 +265,30 @@ impl KafkaOutput {
                 }
             }
         }
+        if refused.is_none() && failure.is_none() && reports.broken.is_none() {
+            self.alone = false;
+            return Ok(all_known(outcomes));
+        }
+        if let Some(Broken::Silence(_)) = reports.broken {
+            // They may be gone.
+            topics.iter().for_each(|topic| self.known.forget(topic));
+        }
+        let whose = |(number, code): (usize, RDKafkaErrorCode)| (topics[number], code);
         if self.transactions.is_some() {
-            let why = refused.map_or_else(
-                || failure.map(|(number, code)| (topics[number], code)),
-                |(number, code)| Some((topics[number], code)),
-            );
-            if refused.is_none() && reports.broken.is_none() && failure.is_none() {
-                self.alone = false;
-                return Ok(all_known(outcomes));
-            }
             return Err(match refused {
-                Some((message, code)) if care.alone => refused_in_transaction(message, code, topics[message]),
+                Some((message, code)) if care.alone => {
+                    let (code, reason) = refusal(code, topics[message]);
+                    CallError::Refused { message, code, reason }
+                }
                 _ => {
                     self.alone = refused.is_some();
                     self.end_transaction(care, reports.broken.is_some());
-                    why_unavailable(producer, reports.broken, why)
+                    why_unavailable(producer, reports.broken, refused.or(failure).map(whose))
                 }
             });
         }
+        self.producer = None;
         if refused.is_some() {
-            self.producer = None;
             self.alone = true;
             let later = Outcome::Later {
                 reason: "the brokers refused a batch; its messages are sent one by one".to_owned(),
@@ -293,13 +298,7 @@ impl KafkaOutput {
                 outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(|| later.clone())).collect(),
             ));
         }
-        if reports.broken.is_none() && failure.is_none() {
-            self.alone = false;
-            return Ok(all_known(outcomes));
-        }
-        self.producer = None;
-        let why =
-            why_unavailable(producer, reports.broken, failure.map(|(number, code)| (topics[number], code)));
+        let why = why_unavailable(producer, reports.broken, failure.map(whose));
         if outcomes.iter().all(Option::is_none) { Err(why) } else { Ok(Outcomes::Until(outcomes, why)) }
     }
 }
@@ -405,20 +404,14 @@ fn is_refusal(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-fn refusal(code: RDKafkaErrorCode, topic: &str) -> Outcome {
+/// Code and reason of a message that the topic does not take.
+fn refusal(code: RDKafkaErrorCode, topic: &str) -> (&'static str, String) {
     let short = match code {
         RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::MessageBatchTooLarge => "too-large",
         RDKafkaErrorCode::InvalidTimestamp => "timestamp",
         _ => "refused",
     };
-    Outcome::Reject { code: short, reason: format!("topic {topic}: {code}") }
-}
-
-fn refused_in_transaction(message: usize, code: RDKafkaErrorCode, topic: &str) -> CallError {
-    match refusal(code, topic) {
-        Outcome::Reject { code, reason } => CallError::Refused { message, code, reason },
-        other => CallError::Fatal(format!("topic {topic}: {other:?}")),
-    }
+    (short, format!("topic {topic}: {code}"))
 }
 
 fn is_unknown_topic(code: RDKafkaErrorCode) -> bool {

@@ -74,7 +74,7 @@ impl ClientContext for Callbacks {
             for (&partition, stands) in &partitions.partitions {
                 let Some(committed) = self.ownership.committed_of(topic, partition) else { continue };
                 // Until something was fetched the end is not known.
-                let end = stands.ls_offset.max(stands.hi_offset.min(stands.ls_offset));
+                let end = stands.ls_offset;
                 if end >= 0 {
                     let labels = [self.pipeline.as_str(), topic, &partition.to_string()];
                     self.lag.with_label_values(&labels).set((end - committed).max(0));
@@ -93,12 +93,9 @@ impl ConsumerContext for Callbacks {
     ) {
         let assign = what == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
-            let answered = match assign {
-                true => consumer.incremental_assign(&TopicPartitionList::new()),
-                false => consumer.incremental_unassign(partitions),
-            };
-            if let Err(error) = answered {
-                tracing::debug!(%error, "a partition could not be let go while closing");
+            match assign {
+                true => take_nothing(consumer),
+                false => let_go(consumer, partitions),
             }
             return;
         }
@@ -108,5 +105,19 @@ impl ConsumerContext for Callbacks {
             false => Rebalance::Revoke { partitions, lost: consumer.assignment_lost() },
         };
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(rebalance);
+    }
+}
+
+/// Answers an assignment while closing.
+pub fn take_nothing(consumer: &BaseConsumer<Callbacks>) {
+    if let Err(error) = consumer.incremental_assign(&TopicPartitionList::new()) {
+        tracing::debug!(%error, "an assignment could not be answered while closing");
+    }
+}
+
+/// Answers a revocation while closing.
+pub fn let_go(consumer: &BaseConsumer<Callbacks>, partitions: &TopicPartitionList) {
+    if let Err(error) = consumer.incremental_unassign(partitions) {
+        tracing::debug!(%error, "a partition could not be let go while closing");
     }
 }

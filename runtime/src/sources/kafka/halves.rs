@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use super::super::{CommitKind, Committer, Read, ReadLimit, Reader, SourceContext};
 use super::ownership::Ownership;
-use super::worker::{Limit, WorkerHandle};
+use super::worker::{Ends, Limit, WorkerHandle};
 use crate::kafka::transactional;
 use crate::message::Position;
 use crate::transactions::{TransactionError, Transactions};
@@ -56,6 +56,10 @@ pub struct KafkaCommitter {
 
 /// How long leaving the group may take at a stop; without it the group waits for the session timeout.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long librdkafka may take for letting go of a consumer that has left. Now and then it does not come
+/// back from that at all, having miscounted who uses a connection.
+const GONE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A group in the middle of a rebalance takes no commits for a moment.
 const REBALANCE_PAUSE: Duration = Duration::from_millis(50);
@@ -132,17 +136,20 @@ impl Committer for KafkaCommitter {
     }
 
     async fn close(&mut self) -> anyhow::Result<()> {
-        let Some(thread) = self.worker.close() else { return Ok(()) };
-        let ended = tokio::task::spawn_blocking(move || thread.join());
-        match tokio::time::timeout(CLOSE_TIMEOUT, ended).await {
-            Ok(joined) => joined?.map_err(|_| anyhow::anyhow!("the thread that polls Kafka panicked")),
+        let Some(Ends { left, gone }) = self.worker.close() else { return Ok(()) };
+        match tokio::time::timeout(CLOSE_TIMEOUT, left).await {
+            Ok(left) => left.context("the thread that polls Kafka panicked")?,
             Err(_) => {
                 tracing::warn!(
                     "the group did not answer in time; its other members wait for the session timeout"
                 );
-                Ok(())
+                return Ok(());
             }
         }
+        if tokio::time::timeout(GONE_TIMEOUT, gone).await.is_err() {
+            tracing::debug!("librdkafka still holds on to a connection; it goes with the process");
+        }
+        Ok(())
     }
 }
 

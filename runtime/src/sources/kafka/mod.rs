@@ -34,6 +34,7 @@ use super::{OpenSource, Replay, SourceConfig, SourceContext, SourceSpec, SourceT
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::Interval;
+use crate::kafka::topics::is_topic_name;
 use crate::kafka::{Cluster, Role, Security};
 
 pub const SPEC: SourceSpec = SourceSpec {
@@ -52,7 +53,8 @@ pub const SPEC: SourceSpec = SourceSpec {
 /// flight comes to its end and is committed, and only then it goes. Of a partition that was lost (this
 /// member was away for too long) nothing is committed.
 ///
-/// Key, headers, timestamp and null payloads are those of the record.
+/// Key, headers, timestamp and null payloads are those of the record; the null value of a header becomes an
+/// empty one.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct KafkaSource {
@@ -192,7 +194,7 @@ impl SourceConfig for KafkaSource {
             }
             _ => {}
         }
-        for (index, topic) in self.topics.iter().enumerate().filter(|(_, topic)| !is_topic(topic)) {
+        for (index, topic) in self.topics.iter().enumerate().filter(|(_, topic)| !is_topic_name(topic)) {
             let help =
                 "letters, digits, `.`, `_` and `-`, at most 249 of them; `pattern` takes an expression";
             problems.push(
@@ -272,12 +274,6 @@ impl SourceConfig for KafkaSource {
             describe: Arc::new(move |position| described.describe(position)),
         })
     }
-}
-
-/// What Kafka takes as the name of a topic.
-fn is_topic(name: &str) -> bool {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-    (1..=249).contains(&name.len()) && name.chars().all(legal) && !matches!(name, "." | "..")
 }
 
 /// Offsets by partition, written `topic/partition`.

@@ -21,13 +21,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{Read, ReadLimit, SourceContext};
-use super::GroupProtocol;
-use super::callbacks::{Callbacks, Rebalance};
+use super::callbacks::{self, Callbacks, Rebalance};
 use super::filling::Filling;
 use super::maker::{Maker, Subscription};
 use super::ownership::Ownership;
+use super::{GroupProtocol, partition_name};
 use crate::codecs::Decoder;
-use crate::kafka::ClusterContext;
+use crate::kafka::{ClusterContext, membership};
 use crate::observe::waits::Waits;
 
 /// How often librdkafka tells how it is: connections, membership, lag.
@@ -44,6 +44,11 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often the log says what the source waits for, at most.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A member for so long that has got no partition by then is a spare one: with the protocol `consumer`
+/// nobody tells it so. Brokers hand out partitions with a heartbeat, every five seconds unless they are told
+/// otherwise.
+const SPARE_AFTER: Duration = Duration::from_secs(11);
 
 /// How long going back to another offset may take.
 const SEEK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -79,7 +84,16 @@ pub struct WorkerHandle {
     slot: Slot,
     stop: Arc<AtomicBool>,
     rewind: Rewind,
-    thread: Option<JoinHandle<()>>,
+    thread: JoinHandle<()>,
+    ends: Option<Ends>,
+}
+
+/// How the thread ends. An error is a panic.
+pub struct Ends {
+    /// The member has left its group.
+    pub left: oneshot::Receiver<()>,
+    /// Nothing is left of the consumer.
+    pub gone: oneshot::Receiver<()>,
 }
 
 impl WorkerHandle {
@@ -91,14 +105,13 @@ impl WorkerHandle {
     pub fn rewind(&self) -> Option<oneshot::Receiver<()>> {
         let (done, rewound) = oneshot::channel();
         *self.rewind.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
-        let has_ended = self.thread.as_ref().is_none_or(JoinHandle::is_finished);
-        (!has_ended).then_some(rewound)
+        (!self.thread.is_finished()).then_some(rewound)
     }
 
-    /// Ends the thread, which leaves the group. To be joined.
-    pub fn close(&mut self) -> Option<JoinHandle<()>> {
+    /// Ends the thread, which leaves the group; `None` if that was asked for before.
+    pub fn close(&mut self) -> Option<Ends> {
         self.stop.store(true, Ordering::Release);
-        self.thread.take()
+        self.ends.take()
     }
 }
 
@@ -142,6 +155,8 @@ pub struct Worker {
     last: Option<(String, i32, u32)>,
     is_paused: bool,
     has_joined: bool,
+    /// Since when it is a member without ever having got a partition.
+    member_since: Option<Instant>,
     /// What the group decided and could not be done yet.
     pending: Option<Rebalance>,
     leaving: Vec<Leaving>,
@@ -191,6 +206,7 @@ impl Worker {
             last: None,
             is_paused: false,
             has_joined: false,
+            member_since: None,
             pending: None,
             leaving: Vec::new(),
             trouble: None,
@@ -198,19 +214,25 @@ impl Worker {
             logged: Instant::now(),
             maker,
         };
-        let thread = std::thread::Builder::new()
-            .name("kafka-source".to_owned())
-            .spawn(move || worker.run())
-            .context("cannot start a thread")?;
-        Ok(Link { batches, limit, handle: WorkerHandle { slot, stop, rewind, thread: Some(thread) } })
+        let ((has_left, left), (is_gone, gone)) = (oneshot::channel(), oneshot::channel());
+        let run = move || {
+            worker.run(has_left);
+            // Nobody listens any more if the process ends.
+            let _ = is_gone.send(());
+        };
+        let thread = std::thread::Builder::new().name("kafka-source".to_owned()).spawn(run);
+        let thread = thread.context("cannot start a thread")?;
+        let ends = Some(Ends { left, gone });
+        Ok(Link { batches, limit, handle: WorkerHandle { slot, stop, rewind, thread, ends } })
     }
 
-    fn run(mut self) {
+    fn run(mut self, has_left: oneshot::Sender<()>) {
         if let Err(error) = self.poll_until_stopped() {
             // Nobody listens if the pipeline ends anyway.
             let _ = self.sender.blocking_send(Err(error));
         }
         self.leave_group();
+        let _ = has_left.send(());
     }
 
     fn poll_until_stopped(&mut self) -> anyhow::Result<()> {
@@ -502,6 +524,14 @@ impl Worker {
         }
     }
 
+    fn is_spare(&mut self) -> bool {
+        if !membership::is_member(self.consumer.client()) {
+            self.member_since = None;
+            return false;
+        }
+        self.member_since.get_or_insert_with(Instant::now).elapsed() >= SPARE_AFTER
+    }
+
     fn change_consumer(&mut self, protocol: GroupProtocol) -> anyhow::Result<()> {
         let consumer = Arc::new(self.maker.make(protocol)?);
         self.consumer.context().closing.store(true, Ordering::Release);
@@ -512,10 +542,11 @@ impl Worker {
 
     /// Tells readiness and log what is waited for.
     fn tell_waits(&mut self) {
-        let callbacks = self.consumer.context();
-        let reason = match &self.trouble {
-            Some(trouble) => Some(trouble.clone()),
-            None if !callbacks.is_steady.load(Ordering::Relaxed) && !self.has_joined => {
+        let consumer = Arc::clone(&self.consumer);
+        let callbacks = consumer.context();
+        let reason = match self.trouble.clone() {
+            Some(trouble) => Some(trouble),
+            None if !self.has_joined && !callbacks.is_steady.load(Ordering::Relaxed) && !self.is_spare() => {
                 let error = callbacks.cluster.last_error();
                 let error = error.map_or_else(String::new, |reason| format!(": {reason}"));
                 Some(format!("no partitions are assigned yet{error}"))
@@ -547,26 +578,29 @@ impl Worker {
     }
 
     /// Closes the consumer: it leaves the group, unless it is a static member.
-    fn leave_group(self) {
+    fn leave_group(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Release);
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.waits.clear(PART);
         // What the group decided and nobody answered would keep it open.
-        let unanswered =
-            self.pending.into_iter().chain(std::iter::from_fn(|| self.consumer.context().next_rebalance()));
-        let going = self.leaving.iter().map(|leaving| leaving.partitions.clone());
-        for partitions in unanswered.filter_map(revoked).chain(going) {
-            if let Err(error) = self.consumer.incremental_unassign(&partitions) {
-                tracing::debug!(%error, "a partition could not be let go while closing");
+        for leaving in std::mem::take(&mut self.leaving) {
+            callbacks::let_go(&self.consumer, &leaving.partitions);
+        }
+        while let Some(rebalance) = self.pending.take().or_else(|| self.consumer.context().next_rebalance()) {
+            match rebalance {
+                Rebalance::Assign(_) => callbacks::take_nothing(&self.consumer),
+                Rebalance::Revoke { partitions, .. } => callbacks::let_go(&self.consumer, &partitions),
             }
         }
-    }
-}
-
-fn revoked(rebalance: Rebalance) -> Option<TopicPartitionList> {
-    match rebalance {
-        Rebalance::Assign(_) => None,
-        Rebalance::Revoke { partitions, .. } => Some(partitions),
+        match self.consumer.close_queue() {
+            Ok(()) => {
+                while !self.consumer.closed() {
+                    // Whatever comes now is read by another member.
+                    let _ = self.consumer.poll(POLL);
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the consumer cannot be closed"),
+        }
     }
 }
 
@@ -576,13 +610,13 @@ fn overlaps(one: &TopicPartitionList, other: &TopicPartitionList) -> bool {
 
 /// `orders/0@17, orders/1@0`, for the log.
 fn names(partitions: &TopicPartitionList) -> String {
-    let name = |topic: &str, partition: i32, offset: Offset| match offset {
-        Offset::Offset(offset) => format!("{topic}/{partition}@{offset}"),
-        _ => format!("{topic}/{partition}"),
-    };
     let elements = partitions.elements();
-    let names: Vec<String> = (elements.iter())
-        .map(|element| name(element.topic(), element.partition(), element.offset()))
-        .collect();
-    names.join(", ")
+    let names = elements.iter().map(|element| {
+        let name = partition_name(element.topic(), element.partition());
+        match element.offset() {
+            Offset::Offset(offset) => format!("{name}@{offset}"),
+            _ => name,
+        }
+    });
+    names.collect::<Vec<String>>().join(", ")
 }

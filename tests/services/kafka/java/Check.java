@@ -1,14 +1,9 @@
-import java.time.Duration;
-import java.util.ArrayList;
 import java.util.BitSet;
 import java.util.HashMap;
-import java.util.List;
 import java.util.Map;
 import java.util.Properties;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
-import org.apache.kafka.common.PartitionInfo;
-import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.StringDeserializer;
 
 /**
@@ -42,7 +37,7 @@ public final class Check {
         this.exactlyOnce = exactlyOnce;
     }
 
-    public static void main(String[] arguments) {
+    public static void main(String[] arguments) throws Exception {
         boolean exactlyOnce = switch (arguments[4]) {
             case "exactly-once" -> true;
             case "at-least-once" -> false;
@@ -53,25 +48,13 @@ public final class Check {
         System.exit(check.judge() ? 0 : 1);
     }
 
-    private void readAll(String brokers, String topic) {
+    private void readAll(String brokers, String topic) throws Exception {
         var properties = new Properties();
         properties.put("bootstrap.servers", brokers);
         properties.put("isolation.level", exactlyOnce ? "read_committed" : "read_uncommitted");
         var text = new StringDeserializer();
         try (var consumer = new KafkaConsumer<>(properties, text, text)) {
-            List<TopicPartition> partitions = new ArrayList<>();
-            for (PartitionInfo partition : consumer.partitionsFor(topic)) {
-                partitions.add(new TopicPartition(topic, partition.partition()));
-            }
-            consumer.assign(partitions);
-            consumer.seekToBeginning(partitions);
-            // Of those that read what is committed, the end is before the first open transaction.
-            var ends = consumer.endOffsets(partitions);
-            while (partitions.stream().anyMatch(one -> consumer.position(one) < ends.get(one))) {
-                for (ConsumerRecord<String, String> record : consumer.poll(Duration.ofMillis(100))) {
-                    take(record);
-                }
-            }
+            Topic.readAll(consumer, topic, this::take);
         }
     }
 
