@@ -118,7 +118,7 @@ fn p2_replayed_dead_letters_are_written_once_by_a_member_that_runs_and_without_o
     copy.more = before + &jq(".");
     copy.write(&member.folder);
     member.running.hang_up();
-    member.wait_for_log("reloaded");
+    member.wait_for_log("plugin reloaded");
     let file = member.pipeline.display().to_string();
     let replay = |id: &str| {
         let (status, out, err) = run(&["dlq", "replay", &file, id]);

@@ -28,6 +28,9 @@ use crate::sources::{
 /// A message that failed again after that many replays is not replayed any more unless it is forced.
 pub const MAX_REPLAYS: u32 = 5;
 
+/// Ids that the store is asked for at once.
+const IDS: usize = 500;
+
 /// Ids that a summary names for each reason why some were left out.
 const EXAMPLES: usize = 5;
 
@@ -91,7 +94,7 @@ pub struct Summary {
     pub filtered: u64,
     /// Failed again: there is a dead letter of it as before.
     pub dead_lettered: u64,
-    /// Not settled, because the pipeline stopped: still a dead letter.
+    /// Given back and not read again, because the pipeline stopped: still a dead letter.
     pub returned: u64,
     /// The pipeline stopped before all were read; those left are dead letters as before.
     pub stopped: bool,
@@ -177,6 +180,8 @@ where
             describe: Arc::new(move |position| describing.describe(position)),
         })
         .await?;
+        let given_back = std::mem::take(&mut desk.lock().given_back);
+        desk.lock().summary.returned += given_back.len() as u64;
         if !std::mem::take(&mut desk.lock().read_to_the_end) {
             desk.lock().summary.stopped = true;
             break;
@@ -203,6 +208,8 @@ struct Desk {
 #[derive(Default)]
 struct State {
     in_flight: HashMap<Position, InFlight>,
+    /// Ids of those that are to be read again: the transaction they were in was aborted.
+    given_back: Vec<String>,
     summary: Summary,
     read_to_the_end: bool,
 }
@@ -249,17 +256,21 @@ struct ReplayReader {
 impl Reader for ReplayReader {
     async fn read(&mut self, limit: ReadLimit) -> anyhow::Result<Read> {
         loop {
-            if self.queue.is_empty() {
-                if self.read_all {
-                    self.desk.lock().read_to_the_end = true;
-                    return Ok(Read::End);
-                }
-                self.fill_queue().await?;
-                continue;
-            }
             // Asked for before looking, or the news could be missed.
             let desk = Arc::clone(&self.desk);
             let settled = desk.settled.notified();
+            if self.queue.is_empty() {
+                if !self.read_all {
+                    self.fill_queue().await?;
+                } else if !desk.lock().in_flight.is_empty() {
+                    desk.lock().read_to_the_end = true;
+                    settled.await;
+                } else if !self.read_given_back().await? {
+                    desk.lock().read_to_the_end = true;
+                    return Ok(Read::End);
+                }
+                continue;
+            }
             let read = self.take(limit);
             if !read.batch.is_empty() {
                 return Ok(Read::Batch(read));
@@ -281,6 +292,23 @@ impl ReplayReader {
             None => self.read_all = true,
         }
         Ok(())
+    }
+
+    /// Puts what was given back into the queue; false if nothing was.
+    async fn read_given_back(&mut self) -> anyhow::Result<bool> {
+        let given_back = std::mem::take(&mut self.desk.lock().given_back);
+        for ids in given_back.chunks(IDS) {
+            let (store, end) = (self.store.clone(), self.end);
+            let filter = Filter { ids: ids.to_vec(), ..Filter::default() };
+            let mut after = Some(0);
+            while let Some(from) = after {
+                let (store, filter) = (store.clone(), filter.clone());
+                let page = blocking(move || store.page(&filter, from, end)).await?;
+                self.queue.extend(page.letters);
+                after = page.next;
+            }
+        }
+        Ok(!given_back.is_empty())
     }
 
     /// As many of the queue as the limit allows. Empty if the first of it has the position of one in
@@ -431,9 +459,12 @@ impl Committer for ReplayCommitter {
         let mut state = self.desk.lock();
         for (position, letter) in ended {
             state.in_flight.remove(&position);
+            if letter.returned {
+                state.given_back.push(letter.id);
+                continue;
+            }
             let summary = &mut state.summary;
             let count = match letter {
-                InFlight { returned: true, .. } => &mut summary.returned,
                 InFlight { dead_lettered: true, .. } => &mut summary.dead_lettered,
                 InFlight { delivered: true, .. } => &mut summary.delivered,
                 _ => &mut summary.filtered,

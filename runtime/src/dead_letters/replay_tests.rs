@@ -68,20 +68,32 @@ fn source_frame(n: u64, frame: &str) -> DeadLetter {
     letter
 }
 
-/// Reads a source to its end and settles each message as `settle` says; `None` leaves it open.
+/// Reads a source to its end and settles each message as `settle` says; `None` leaves it open, and then
+/// the pipeline is stopped.
 async fn run(
     source: OpenSource,
     mut settle: impl FnMut(MessageRef<'_>, &[RejectedRow]) -> Option<SettledAs>,
 ) -> anyhow::Result<()> {
     let OpenSource { mut reader, mut committer, .. } = source;
     assert_eq!(committer.kind(), CommitKind::Each);
-    while let Read::Batch(ReadBatch { mut batch, rejected, replays }) = reader.read(LIMIT).await? {
+    let mut has_open = false;
+    loop {
+        let read = match has_open {
+            true => match tokio::time::timeout(Duration::from_millis(10), reader.read(LIMIT)).await {
+                Ok(read) => read?,
+                Err(_) => break,
+            },
+            false => reader.read(LIMIT).await?,
+        };
+        let Read::Batch(ReadBatch { mut batch, rejected, replays }) = read else { break };
         // As the ledger does it.
         mark(&mut batch, &replays);
         let rows = batch.messages().filter_map(|message| {
             settle(message, &rejected).map(|outcome| SettledRow { position: message.position(), outcome })
         });
-        committer.each(rows.collect()).await?;
+        let rows: Vec<SettledRow> = rows.collect();
+        has_open |= rows.len() < batch.len();
+        committer.each(rows).await?;
     }
     committer.close().await
 }
@@ -179,9 +191,12 @@ async fn the_position_is_told_in_the_words_of_the_original() {
 async fn p2_only_what_is_settled_goes() {
     let (_folder, store) = store(&(1..=4).map(letter).collect::<Vec<_>>());
     let mut pipeline = store.clone();
+    let mut is_given_back = false;
     let summary = replay_all(&store, false, |message, _| {
         Some(match message.position().offset {
             1 => SettledAs::Filtered,
+            // It comes again.
+            2 if std::mem::replace(&mut is_given_back, true) => SettledAs::Delivered,
             2 => SettledAs::Returned,
             3 => {
                 // It failed as before: the pipeline writes it under the same id.
@@ -198,10 +213,29 @@ async fn p2_only_what_is_settled_goes() {
     })
     .await;
     pipeline = store.clone();
-    assert_eq!(summary, Summary { filtered: 1, returned: 1, dead_lettered: 2, ..Summary::default() });
+    assert_eq!(summary, Summary { filtered: 1, delivered: 1, dead_lettered: 2, ..Summary::default() });
     let left: Vec<(String, u32)> =
         stored(&pipeline).into_iter().map(|letter| (letter.id, letter.replays)).collect();
-    assert_eq!(left, [(letter(2).id, 0), (letter(3).id, 1), ("elsewhere".to_owned(), 1)]);
+    assert_eq!(left, [(letter(3).id, 1), ("elsewhere".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn p2_what_is_given_back_when_the_pipeline_stops_stays() {
+    let (_folder, store) = store(&[letter(1), letter(2)]);
+    let summary = replay(&store, &context(), &Filter::default(), false, |source| async {
+        let OpenSource { mut reader, mut committer, .. } = source;
+        let Read::Batch(read) = reader.read(LIMIT).await? else { panic!("it has ended") };
+        let outcomes = [SettledAs::Returned, SettledAs::Delivered];
+        let settled = |(message, outcome): (MessageRef<'_>, SettledAs)| SettledRow {
+            position: message.position(),
+            outcome,
+        };
+        committer.each(read.batch.messages().zip(outcomes).map(settled).collect()).await
+    })
+    .await
+    .unwrap();
+    assert_eq!(summary, Summary { returned: 1, delivered: 1, stopped: true, ..Summary::default() });
+    assert_eq!(stored(&store), [letter(1)]);
 }
 
 #[tokio::test]

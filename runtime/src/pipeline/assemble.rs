@@ -53,9 +53,10 @@ pub fn assemble(
     let budget = Arc::new(Budget::new(settings.budget.as_usize()));
     let interval = settings.transaction_interval.0;
     let lanes = settings.lanes.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let transactions = match delivery {
-        Delivery::AtLeastOnce => None,
-        Delivery::ExactlyOnce => {
+    let transactions = match (delivery, &replay) {
+        // A replay in place of the source has no positions that could be in a transaction.
+        (Delivery::AtLeastOnce, _) | (_, Some(_)) => None,
+        (Delivery::ExactlyOnce, None) => {
             let id = match &settings.transactional_id {
                 Some(id) => id.clone(),
                 None => format!("{name}-{}", folder.member()?),

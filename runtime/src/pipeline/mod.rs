@@ -367,9 +367,10 @@ impl Supervisor {
             _ => Commits::Positions(Commit { shared, feed, source: name, committer, changed }),
         };
         let (stop, failure, has_ended) = (self.stop.clone(), self.failure.clone(), ended.clone());
+        let reader = self.shared.gate.as_ref().map(Gate::reader);
         self.readers.spawn(async move {
             // Also when this task panics, or is dropped: what was read before can be committed.
-            let _ended = has_ended.drop_guard();
+            let _ended = (has_ended.drop_guard(), reader);
             if let Err(error) = ingest.run(stop).await {
                 failure.set(error);
             }

@@ -7,9 +7,12 @@
 //!
 //! If anything fails the transaction is aborted: every message in flight is given back, wherever it is,
 //! the source goes back to what is committed, and all is run again.
+//!
+//! Replays beside the source are written in the same transactions. That a dead letter is none any more is
+//! noted after the commit, so a process that is killed in between replays it once more.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +46,12 @@ pub enum End {
 /// Where a message fails that the brokers refuse: the place it was read from, and the sink.
 type Culprit = (u32, u64, usize);
 
+struct Condemned {
+    why: Why,
+    /// It was a dead letter before, from behind what is committed.
+    is_replay: bool,
+}
+
 /// Where sinks and desk ask whether they may write, and hand in what they have written.
 #[derive(Default)]
 pub struct Gate {
@@ -55,6 +64,17 @@ pub struct Gate {
     changed: Notify,
     /// For those who wait.
     opened: Notify,
+    /// Those of the source and of replays.
+    readers: AtomicUsize,
+}
+
+/// A reader whose messages are written in transactions.
+pub struct GateReader(Arc<Gate>);
+
+impl Drop for GateReader {
+    fn drop(&mut self) {
+        self.0.readers.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Default)]
@@ -62,7 +82,7 @@ struct State {
     written: Vec<(Held, End)>,
     /// Why the open transaction is to be aborted.
     failure: Option<String>,
-    condemned: HashMap<Culprit, Why>,
+    condemned: HashMap<Culprit, Condemned>,
 }
 
 impl Gate {
@@ -108,10 +128,11 @@ impl Gate {
     }
 
     /// As [`Gate::fail`]: the brokers refuse this message, which is a dead letter the next time.
-    pub fn condemn(&self, position: Position, sink: usize, why: Why) {
+    pub fn condemn(&self, position: Position, sink: usize, is_replay: bool, why: Why) {
         let mut state = self.state();
         state.failure.get_or_insert_with(|| why.reason.clone());
-        state.condemned.insert((position.partition, position.offset, sink), why);
+        let culprit = (position.partition, position.offset, sink);
+        state.condemned.insert(culprit, Condemned { why, is_replay });
         drop(state);
         self.changed.notify_one();
     }
@@ -123,7 +144,20 @@ impl Gate {
 
     /// Why a message is a dead letter that was refused before.
     pub fn condemned(&self, position: Position, sink: usize) -> Option<Why> {
-        self.state().condemned.get(&(position.partition, position.offset, sink)).cloned()
+        let state = self.state();
+        state.condemned.get(&(position.partition, position.offset, sink)).map(|it| it.why.clone())
+    }
+
+    /// A replayed message is final as a dead letter.
+    fn is_final(&self, position: Position) {
+        let of_it = |culprit: &Culprit| (culprit.0, culprit.1) == (position.partition, position.offset);
+        self.state().condemned.retain(|culprit, it| !(it.is_replay && of_it(culprit)));
+    }
+
+    /// As long as this lives transactions go on being ended.
+    pub fn reader(self: &Arc<Gate>) -> GateReader {
+        self.readers.fetch_add(1, Ordering::AcqRel);
+        GateReader(Arc::clone(self))
     }
 
     fn set_boundary(&self, boundary: u64) {
@@ -180,7 +214,7 @@ impl Transactor {
         Transactor { shared, gate, ends, feed, committer, ended, failures: 0 }
     }
 
-    /// Runs until the reader has ended and everything it read is committed, or is given up (P8); then
+    /// Runs until all readers have ended and everything they read is committed, or is given up (P8); then
     /// closes the source. What a transaction has left open the brokers abort.
     pub async fn run(mut self) -> anyhow::Result<()> {
         let given_up = self.shared.ledger.given_up().clone();
@@ -193,21 +227,23 @@ impl Transactor {
     }
 
     async fn end_transactions(&mut self) -> anyhow::Result<()> {
-        let (ended, ledger, feed) = (self.ended.clone(), Arc::clone(&self.shared.ledger), self.feed);
+        let (ended, ledger) = (self.ended.clone(), Arc::clone(&self.shared.ledger));
         tokio::select! {
             biased;
             opened = self.open() => opened?,
             // It has read nothing, and a broker that is not there need not be waited for.
-            () = ended.cancelled(), if !ledger.has_claims(feed) => {}
+            () = ended.cancelled(), if !ledger.has_claims() => {}
         }
+        let mut was_ended = false;
         loop {
             tokio::select! {
                 biased;
-                () = self.ended.cancelled() => {}
+                () = ended.cancelled(), if !was_ended => was_ended = true,
                 () = tokio::time::sleep(self.ends.interval) => {}
             }
-            let has_ended = self.ended.is_cancelled();
-            if self.shared.ledger.has_claims(self.feed) || self.gate.failure().is_some() {
+            // Asked first: what the last reader has read has a claim by then.
+            let has_ended = ended.is_cancelled() && self.gate.readers.load(Ordering::Acquire) == 0;
+            if ledger.has_claims() || self.gate.failure().is_some() {
                 self.end_transaction().await?;
             } else if has_ended {
                 return Ok(());
@@ -291,7 +327,12 @@ impl Transactor {
                     self.shared.count_sent(sink, &held);
                     held.delivered();
                 }
-                End::DeadLettered(reason) => held.dead_lettered(&reason),
+                End::DeadLettered(reason) => {
+                    if held.is_replay() {
+                        held.batch().rows().iter().for_each(|row| self.gate.is_final(row.position));
+                    }
+                    held.dead_lettered(&reason);
+                }
             }
         }
         for latency in self.shared.ledger.take_latencies(self.feed) {
@@ -302,7 +343,7 @@ impl Transactor {
         let behind: HashMap<u32, u64> =
             positions.iter().map(|position| (position.partition, position.offset)).collect();
         let is_ahead = |&(partition, offset, _): &Culprit| behind.get(&partition).is_none_or(|&b| b < offset);
-        self.gate.state().condemned.retain(|culprit, _| is_ahead(culprit));
+        self.gate.state().condemned.retain(|culprit, it| it.is_replay || is_ahead(culprit));
         Ok(None)
     }
 

@@ -10,15 +10,24 @@ use rand::{RngExt, SeedableRng};
 
 use super::tests::{NumberStep, number};
 use super::*;
+use crate::codecs;
 use crate::config::units::Interval;
 use crate::config::{Settings, Strategy};
-use crate::dead_letters::DeadLetter;
+use crate::dead_letters::filter::Filter;
+use crate::dead_letters::replay::{self, ReplayContext};
+use crate::dead_letters::store::DeadLetterStore;
+use crate::dead_letters::testing::letter;
+use crate::dead_letters::{Attach, DeadLetter};
 use crate::message::{BatchBuilder, Message, MessageRef, Position};
 use crate::sinks::{CallError, Outcome, Outcomes};
 use crate::sources::{CommitKind, Committer, Read, ReadBatch, ReadLimit, Reader};
+use crate::store::DataFolder;
 use crate::transactions::TransactionError;
 
 const PARTITIONS: u64 = 3;
+
+/// Before the offsets of the topic: those of dead letters that are replayed.
+const FIRST_OFFSET: u64 = 1_000_000;
 
 /// What is refused before it goes out, and what the brokers refuse.
 fn is_too_large(number: u64) -> bool {
@@ -40,6 +49,8 @@ struct Cluster {
     committed: BTreeMap<u32, u64>,
     /// The open transaction cannot be committed any more.
     is_spoiled: bool,
+    /// The source does not end before that.
+    is_replaying: bool,
     aborted: u32,
     random: Option<StdRng>,
     /// Whatever can fail does, in so many of a thousand cases.
@@ -72,7 +83,9 @@ impl Cluster {
     }
 
     fn is_committed(&self, number: u64) -> bool {
-        self.committed.get(&((number % PARTITIONS) as u32)).is_some_and(|behind| number < *behind)
+        self.committed
+            .get(&((number % PARTITIONS) as u32))
+            .is_some_and(|behind| FIRST_OFFSET + number < *behind)
     }
 }
 
@@ -97,8 +110,11 @@ impl Reader for Topic {
             if self.next < self.count {
                 break;
             }
-            if self.cluster.lock().unwrap().next(self.count) == self.count {
-                return Ok(Read::End);
+            {
+                let cluster = self.cluster.lock().unwrap();
+                if cluster.next(self.count) == self.count && !cluster.is_replaying {
+                    return Ok(Read::End);
+                }
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -112,8 +128,8 @@ impl Reader for Topic {
             }
             let payload = Some(number.to_string().into_bytes());
             let message = Message { payload, ..Message::default() };
-            let position =
-                Position { partition: (number % PARTITIONS) as u32, offset: number + 1, record: number };
+            let offset = FIRST_OFFSET + number + 1;
+            let position = Position { partition: (number % PARTITIONS) as u32, offset, record: number };
             builder.push_message(&message, position);
         }
         Ok(Read::Batch(ReadBatch { batch: builder.finish(), ..ReadBatch::default() }))
@@ -274,6 +290,41 @@ fn parts(cluster: &Shared, seed: u64, count: u64, lanes: usize, sinks: usize) ->
     }
 }
 
+/// Replays dead letters with these numbers beside the source; what became of them.
+async fn replay_beside(
+    cluster: &Shared,
+    running: &Running,
+    numbers: std::ops::Range<u64>,
+) -> replay::Summary {
+    let folder = tempfile::tempdir().unwrap();
+    let data = DataFolder::open(folder.path(), "test").unwrap();
+    let store = DeadLetterStore::new(&data, Duration::from_secs(3600));
+    let letters: Vec<DeadLetter> = numbers
+        .map(|number| {
+            let position =
+                Position { partition: (number % PARTITIONS) as u32, offset: number, record: number };
+            let message = Message { payload: Some(number.to_string().into_bytes()), ..Message::default() };
+            DeadLetter { position, message, sinks: Vec::new(), ..letter(number) }
+        })
+        .collect();
+    store.insert(&letters).unwrap();
+    let sinks = running.shared.sink_names.clone();
+    let context = ReplayContext { sinks, codec: codecs::tests::decoder("raw", "{}").unwrap() };
+    let all = Filter::default();
+    let summary = replay::replay(&store, &context, &all, false, |source| {
+        let (attach, (done, end)) = (running.attach.clone(), oneshot::channel());
+        async move {
+            attach.send(Attach { source, done }).await.expect("it runs");
+            end.await?
+        }
+    });
+    let summary = summary.await.unwrap();
+    // Those that failed again are in the cluster.
+    assert_eq!(store.depth().unwrap(), 0);
+    cluster.lock().unwrap().is_replaying = false;
+    summary
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 50, ..ProptestConfig::default() })]
     #[test]
@@ -314,5 +365,44 @@ proptest! {
         prop_assert_eq!(&dead, &expected);
         let once = (0..count).filter(|number| number % 11 == 5).count();
         prop_assert_eq!(cluster.topics[sinks].iter().filter(|&&number| number % 11 == 5).count(), once);
+    }
+
+    #[test]
+    fn p2_replays_beside_are_there_once_whatever_fails(
+        seed in any::<u64>(), count in 0u64..100, replays in 1u64..100, lanes in 1usize..3, failures in 0u32..12,
+    ) {
+        let cluster = Shared::default();
+        {
+            let mut cluster = cluster.lock().unwrap();
+            cluster.topics = vec![Vec::new(); 2];
+            cluster.random = Some(StdRng::seed_from_u64(seed));
+            cluster.failures = failures;
+            cluster.is_replaying = true;
+        }
+        let first = 1000;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (snapshot, summary) = runtime.block_on(async {
+            let running = start(parts(&cluster, seed, count, lanes, 1), CancellationToken::new());
+            let both = async {
+                let summary = replay_beside(&cluster, &running, first..first + replays).await;
+                (running.wait().await.unwrap(), summary)
+            };
+            tokio::time::timeout(Duration::from_secs(60), both).await.expect("it hangs")
+        });
+        prop_assert!(snapshot.books.balance(), "{:?}", snapshot.books);
+        let fails = |number: u64| number % 11 == 5 || (number % 11 != 3 && (is_too_large(number) || is_refused(number)));
+        let of = |test: &dyn Fn(u64) -> bool| (first..first + replays).filter(|number| test(*number)).count() as u64;
+        prop_assert_eq!(summary.returned, 0);
+        prop_assert_eq!(summary.filtered, of(&|number| number % 11 == 3));
+        prop_assert_eq!(summary.dead_lettered, of(&fails));
+        prop_assert_eq!(summary.delivered, replays - summary.filtered - summary.dead_lettered);
+        let cluster = cluster.lock().unwrap();
+        let mut there: Vec<u64> = cluster.topics[0].iter().copied().filter(|number| *number >= first).collect();
+        there.sort_unstable();
+        let expected: Vec<u64> = (first..first + replays)
+            .filter(|&number| number % 11 != 3 && !fails(number))
+            .flat_map(|number| vec![number; if number % 11 == 7 { 2 } else { 1 }])
+            .collect();
+        prop_assert_eq!(there, expected);
     }
 }

@@ -13,9 +13,9 @@ impl Ledger {
         self.state().next_claim()
     }
 
-    /// Whether there is anything of the feed that is not committed.
-    pub fn has_claims(&self, feed: FeedId) -> bool {
-        self.state().feeds[feed.0].claims > 0
+    /// Whether there is anything of any feed that is not committed.
+    pub fn has_claims(&self) -> bool {
+        self.state().feeds.iter().any(|feed| feed.claims > 0)
     }
 
     /// Messages in flight of all claims below this number.
