@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use millstream_bench::{keeps, order};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
@@ -16,6 +17,8 @@ pub const BYTES: usize = 304;
 const KEYS: u64 = 10_000;
 /// Of each way.
 const ROUNDS: usize = 3;
+/// After that a pipeline with nothing to read is a member and has what it needs.
+const IDLE: Duration = Duration::from_secs(5);
 /// Measured between these shares of a run: joining the group and the last messages are left out.
 const SHARES: (f64, f64) = (0.15, 0.95);
 
@@ -111,14 +114,21 @@ impl Ground {
         Ok(of_input / (ended - begun).as_secs_f64())
     }
 
-    /// The most memory that a pipeline had while it copied everything.
+    /// The most memory that a pipeline had while it copied everything, beside one that has nothing to read.
     pub fn memory(&self, name: &str) -> anyhow::Result<()> {
+        let empty = self.kafka.topic("bench-empty", PARTITIONS);
+        let idle = self.start(Way::Identity, &empty)?;
+        std::thread::sleep(IDLE);
+        let at_rest = peak_mib(&idle)?;
+        self.stop(idle)?;
         let running = self.start(Way::Identity, &self.topic)?;
         self.kafka
             .wait_for("everything to be copied", || self.kafka.count(&running.to) >= self.messages as i64);
-        let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id()))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("unknown");
-        println!("{name:<66} {} at its peak, {} messages", peak.trim(), self.messages);
+        let peak = peak_mib(&running)?;
+        println!(
+            "{name:<66} {peak} MiB at its peak, {at_rest} with nothing to read; {} messages",
+            self.messages
+        );
         self.stop(running)
     }
 
@@ -176,6 +186,12 @@ impl Ground {
         }
         Ok(text)
     }
+}
+
+fn peak_mib(running: &Running) -> anyhow::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", running.child.id()))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+    Ok(peak.context("the system does not tell the peak")?.parse::<u64>()? >> 10)
 }
 
 /// The plugin of the benchmarks.
