@@ -102,9 +102,9 @@ impl Desk {
         // What waits to be written; with transactions some of it may have to wait for the next.
         let mut batch = Vec::new();
         let mut open = true;
+        let gate = self.shared.gate.clone();
+        let mut drawn = 0;
         loop {
-            let gate = self.shared.gate.clone();
-            let drawn = gate.as_ref().map_or(0, |gate| gate.drawn());
             let due = self.limiters.values().filter_map(Limiter::due).min();
             tokio::select! {
                 given_up = self.queue.recv_many(&mut batch, BATCH), if open => open = given_up > 0,
@@ -115,6 +115,8 @@ impl Desk {
                 self.tell_left_out(None);
                 return Ok(());
             }
+            // Asked before looking: a boundary drawn in between lets the next wait end at once.
+            drawn = gate.as_ref().map_or(0, |gate| gate.drawn());
             let given_up = self.take_admitted(&mut batch);
             if given_up.is_empty() {
                 continue;

@@ -115,9 +115,17 @@ impl Gate {
         self.drawn.load(Ordering::Acquire)
     }
 
-    /// These are written, and final when the transaction is.
+    /// These are written, and final when the transaction is. If it was aborted meanwhile they are abandoned.
     pub fn hand_in(&self, held: Held, end: End) {
-        self.state().written.push((held, end));
+        let mut state = self.state();
+        // Under the lock: what is not seen to be revoked here is there when what was written is abandoned.
+        if held.is_revoked() {
+            drop(state);
+            held.abandon();
+            return;
+        }
+        state.written.push((held, end));
+        drop(state);
         self.changed.notify_one();
     }
 

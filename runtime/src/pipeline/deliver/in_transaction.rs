@@ -56,17 +56,12 @@ impl Delivery {
             Err(CallError::Refused { message, code, reason }) => {
                 let why = self.refused(code, reason, 1);
                 let text = why.reason.clone();
-                let rows_of = |piece: &'_ Piece| piece.held.batch().rows().len();
-                let mut left = message;
-                let piece = call.iter().find(|piece| match left.checked_sub(rows_of(piece)) {
-                    Some(behind) => {
-                        left = behind;
-                        false
-                    }
-                    None => true,
+                let mut rows = call.iter().flat_map(|piece| {
+                    piece.held.batch().rows().iter().map(move |row| (&piece.held, row.position))
                 });
-                let held = &piece.context("a sink that refuses a message it was not given")?.held;
-                gate.condemn(held.batch().rows()[left].position, self.number, held.is_replay(), why);
+                let (held, position) =
+                    rows.nth(message).context("a sink that refuses a message it was not given")?;
+                gate.condemn(position, self.number, held.is_replay(), why);
                 text
             }
             Err(why) => why.to_string(),
