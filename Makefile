@@ -48,6 +48,7 @@ test: plugins
 	cargo test --release --locked --workspace --exclude millstream --exclude millstream-fuzz
 
 soak: plugins
+	MILLSTREAM_SOAK=1 cargo test --release --locked --package millstream --lib -- transaction_tests
 	MILLSTREAM_SOAK=1 cargo test --release --locked --package millstream --test e2e -- --nocapture
 	runtime/fuzz/run.sh 60
 

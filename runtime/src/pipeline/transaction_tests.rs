@@ -325,8 +325,13 @@ async fn replay_beside(
     summary
 }
 
+/// `make soak` runs more.
+fn cases() -> u32 {
+    if std::env::var_os("MILLSTREAM_SOAK").is_some() { 3000 } else { 60 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 50, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 50, ..ProptestConfig::default() })]
     #[test]
     fn p2_p3_each_message_is_there_once_and_in_order_whatever_fails(
         seed in any::<u64>(), count in 1u64..300, lanes in 1usize..4, sinks in 1usize..3, failures in 0u32..12,
