@@ -23,9 +23,11 @@ const STEP: Duration = Duration::from_secs(10);
 /// one way or the other, which the committed offsets then tell.
 const STEPS: u32 = 2;
 
-/// A transaction that timed out, and a process with the same id, fence a producer alike. After the first
-/// it is fenced once; with the second they fence each other again and again, and then one has to go.
-const FENCED_ONCE: Duration = Duration::from_secs(60);
+/// A transaction that timed out, and a process with the same id, fence a producer alike. One that was fenced
+/// before its transaction can have timed out, so often within that time, has a twin: they fence each other
+/// again and again, and then one has to go. Once may be a coordinator that another broker took over.
+const TWIN_FENCES: usize = 3;
+const TWIN_WINDOW: Duration = Duration::from_secs(60);
 
 /// The transactional producer of a pipeline, made anew when it is of no more use.
 pub struct Transactional {
@@ -34,6 +36,8 @@ pub struct Transactional {
     /// Whose it is, for the log.
     of: String,
     id: String,
+    /// After so long the brokers abort a transaction.
+    timeout: Duration,
     /// One call at a time: its reports are those of the producer.
     turn: TurnMutex<()>,
     state: Mutex<State>,
@@ -45,8 +49,10 @@ struct State {
     present: Option<(Care, Producer)>,
     /// How careful the next one is to be.
     wanted: Care,
-    /// When it was fenced last.
-    fenced: Option<Instant>,
+    /// When the open transaction began.
+    begun: Option<Instant>,
+    /// When it was fenced without a transaction that timed out.
+    fenced: Vec<Instant>,
 }
 
 impl Transactional {
@@ -61,7 +67,15 @@ impl Transactional {
         let timeout_ms = timeout.as_millis().to_string();
         config.set("transactional.id", &id);
         config.set("transaction.timeout.ms", &timeout_ms);
-        Transactional { cluster, config, of, id, turn: TurnMutex::default(), state: Mutex::default() }
+        Transactional {
+            cluster,
+            config,
+            of,
+            id,
+            timeout,
+            turn: TurnMutex::default(),
+            state: Mutex::default(),
+        }
     }
 
     fn state(&self) -> StateGuard<'_, State> {
@@ -128,7 +142,7 @@ impl Transactional {
             self.discard();
         }
         match error.rdkafka_error_code() {
-            Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced) if self.is_fenced_again() => {
+            Some(RDKafkaErrorCode::Fenced | RDKafkaErrorCode::ProducerFenced) if self.has_twin() => {
                 let id = &self.id;
                 Err(TransactionError::Fatal(format!(
                     "another process has taken over the transactional id {id:?} ({error}); every member needs one of \
@@ -157,10 +171,16 @@ impl Transactional {
         }
     }
 
-    /// Notes that it was fenced; whether it was not long ago, too.
-    fn is_fenced_again(&self) -> bool {
-        let before = self.state().fenced.replace(Instant::now());
-        before.is_some_and(|before| before.elapsed() < FENCED_ONCE)
+    /// Notes that it was fenced; whether so often that it must be by another process.
+    fn has_twin(&self) -> bool {
+        let mut state = self.state();
+        let may_have_timed_out = state.begun.take().is_some_and(|begun| begun.elapsed() >= self.timeout);
+        if may_have_timed_out {
+            return false;
+        }
+        state.fenced.retain(|before| before.elapsed() < TWIN_WINDOW);
+        state.fenced.push(Instant::now());
+        state.fenced.len() >= TWIN_FENCES
     }
 
     /// A producer as it is wanted: that of before, if it is of use.
@@ -188,7 +208,9 @@ impl Transactional {
 impl Transactions for Transactional {
     async fn begin(&self) -> Result<(), TransactionError> {
         let producer = self.fit().await?;
-        self.step("begin", move || producer.client().begin_transaction()).await
+        self.step("begin", move || producer.client().begin_transaction()).await?;
+        self.state().begun = Some(Instant::now());
+        Ok(())
     }
 
     async fn abort(&self) -> Result<(), TransactionError> {
