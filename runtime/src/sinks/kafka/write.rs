@@ -269,10 +269,6 @@ impl KafkaOutput {
             self.alone = false;
             return Ok(all_known(outcomes));
         }
-        if let Some(Broken::Silence(_)) = reports.broken {
-            // They may be gone.
-            topics.iter().for_each(|topic| self.known.forget(topic));
-        }
         let whose = |(number, code): (usize, RDKafkaErrorCode)| (topics[number], code);
         if self.transactions.is_some() {
             return Err(match refused {
