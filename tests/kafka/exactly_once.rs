@@ -37,7 +37,7 @@ fn p2_a_transaction_that_times_out_is_run_again() {
     // Nothing else tells that the brokers have aborted it.
     std::thread::sleep(Duration::from_secs(6));
     member.running.resume();
-    member.wait_for("everything is committed", || kafka.committed(&copy.group, &from) == kafka.ends(&from));
+    member.wait_until_committed(kafka, &copy);
     assert_eq!((member.account("delivered"), member.account("dead_lettered")), (1000, 0));
     member.stop();
     assert_eq!(numbers(kafka, &to), (0..1000).collect::<Vec<u64>>());
@@ -93,7 +93,7 @@ fn p4_a_message_that_the_brokers_refuse_in_a_transaction_is_a_dead_letter_and_th
     kafka.configure_topic(&to, &[("max.message.bytes", "2000")]);
     let large = Record::new("k1", &format!("{:04000}", 100));
     kafka.produce(&from, numbered(101..150).chain([large]).chain(numbered(150..200)));
-    member.wait_for("everything is committed", || kafka.committed(&copy.group, &from) == kafka.ends(&from));
+    member.wait_until_committed(kafka, &copy);
     assert_eq!(member.account("dead_lettered"), 1);
     member.stop();
     let expected: Vec<u64> = (0..200).filter(|&number| number != 100).collect();
@@ -112,7 +112,7 @@ fn p2_replayed_dead_letters_are_written_once_by_a_member_that_runs_and_without_o
     copy.more.push_str(&jq("if . == 10 or . == 20 then error(\"not yet\") else . end"));
     let mut member = Member::start(&copy);
     kafka.produce(&from, numbered(0..30));
-    member.wait_for("everything is committed", || kafka.committed(&copy.group, &from) == kafka.ends(&from));
+    member.wait_until_committed(kafka, &copy);
     assert_eq!(member.account("dead_lettered"), 2);
 
     copy.more = before + &jq(".");

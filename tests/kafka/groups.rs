@@ -9,7 +9,7 @@ fn goes_through(kafka: &Kafka) -> String {
     let mut member = Member::start(&copy);
     kafka.produce(&from, (0..100).map(|number| Record::new(&format!("k{number}"), &number.to_string())));
     member.wait_for_messages(kafka, &to, 100);
-    member.wait_for("everything is committed", || kafka.committed(&copy.group, &from) == kafka.ends(&from));
+    member.wait_until_committed(kafka, &copy);
     let log = member.running.log();
     member.stop();
     log

@@ -135,6 +135,12 @@ impl Member {
         self.wait_for(&format!("{messages} messages in {topic}"), || kafka.count(topic) >= messages);
     }
 
+    /// Waits until the group has committed everything that is in the topic it reads.
+    fn wait_until_committed(&mut self, kafka: &Kafka, copy: &Copy) {
+        let Copy { group, from, .. } = copy;
+        self.wait_for("everything is committed", || kafka.committed(group, from) == kafka.ends(from));
+    }
+
     fn wait_for_log(&mut self, text: &str) {
         let Member { running, admin, .. } = self;
         running.wait_for(&format!("{text:?} in the log"), |running| {

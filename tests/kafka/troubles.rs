@@ -63,7 +63,7 @@ fn a_broker_that_does_not_answer_is_waited_for() {
     member.wait_until_ready(false, "copy");
     kafka.resume_broker(0);
     // Not all output: some of it may be there twice.
-    member.wait_for("everything is committed", || kafka.committed(&copy.group, &from) == kafka.ends(&from));
+    member.wait_until_committed(&kafka, &copy);
     member.wait_until_ready(true, "");
     assert!(member.stop().dead_letters().is_empty());
     let mut written = values(&kafka, &to);

@@ -262,11 +262,16 @@ impl Reader for ReplayReader {
             if self.queue.is_empty() {
                 if !self.read_all {
                     self.fill_queue().await?;
-                } else if !desk.lock().in_flight.is_empty() {
-                    desk.lock().read_to_the_end = true;
+                    continue;
+                }
+                let is_settled = {
+                    let mut state = desk.lock();
+                    state.read_to_the_end = true;
+                    state.in_flight.is_empty()
+                };
+                if !is_settled {
                     settled.await;
-                } else if !self.read_given_back().await? {
-                    desk.lock().read_to_the_end = true;
+                } else if !self.turn_to_given_back() {
                     return Ok(Read::End);
                 }
                 continue;
@@ -294,21 +299,19 @@ impl ReplayReader {
         Ok(())
     }
 
-    /// Puts what was given back into the queue; false if nothing was.
-    async fn read_given_back(&mut self) -> anyhow::Result<bool> {
-        let given_back = std::mem::take(&mut self.desk.lock().given_back);
-        for ids in given_back.chunks(IDS) {
-            let (store, end) = (self.store.clone(), self.end);
-            let filter = Filter { ids: ids.to_vec(), ..Filter::default() };
-            let mut after = Some(0);
-            while let Some(from) = after {
-                let (store, filter) = (store.clone(), filter.clone());
-                let page = blocking(move || store.page(&filter, from, end)).await?;
-                self.queue.extend(page.letters);
-                after = page.next;
-            }
+    /// Has what was given back read again; false if nothing was.
+    fn turn_to_given_back(&mut self) -> bool {
+        let mut state = self.desk.lock();
+        if state.given_back.is_empty() {
+            return false;
         }
-        Ok(!given_back.is_empty())
+        state.read_to_the_end = false;
+        let some = state.given_back.len().min(IDS);
+        let ids = state.given_back.drain(..some).collect();
+        drop(state);
+        self.filter = Filter { ids, ..Filter::default() };
+        (self.after, self.read_all) = (0, false);
+        true
     }
 
     /// As many of the queue as the limit allows. Empty if the first of it has the position of one in

@@ -239,6 +239,25 @@ async fn p2_what_is_given_back_when_the_pipeline_stops_stays() {
 }
 
 #[tokio::test]
+async fn p8_a_replay_that_is_stopped_while_it_reads_again_says_so() {
+    let (_folder, store) = store(&[letter(1)]);
+    let summary = replay(&store, &context(), &Filter::default(), false, |source| async {
+        let OpenSource { mut reader, mut committer, .. } = source;
+        assert!(matches!(reader.read(LIMIT).await?, Read::Batch(_)));
+        let waiting = tokio::time::timeout(Duration::from_millis(10), reader.read(LIMIT));
+        assert!(waiting.await.is_err(), "it may be given back");
+        let position = letter(1).position;
+        committer.each(vec![SettledRow { position, outcome: SettledAs::Returned }]).await?;
+        assert!(matches!(reader.read(LIMIT).await?, Read::Batch(_)));
+        Ok(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(summary, Summary { stopped: true, ..Summary::default() });
+    assert_eq!(stored(&store), [letter(1)]);
+}
+
+#[tokio::test]
 async fn a_frame_that_was_no_message_goes_through_the_codec_again() {
     let letters = [source_frame(1, "x,y"), source_frame(2, "bad"), source_frame(3, ",")];
     let (_folder, store) = store(&letters);

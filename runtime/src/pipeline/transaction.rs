@@ -156,8 +156,8 @@ impl Gate {
         state.condemned.get(&(position.partition, position.offset, sink)).map(|it| it.why.clone())
     }
 
-    /// A replayed message is final as a dead letter.
-    fn is_final(&self, position: Position) {
+    /// Forgets that a replayed message was refused: it is final as a dead letter.
+    fn forget_refused(&self, position: Position) {
         let of_it = |culprit: &Culprit| (culprit.0, culprit.1) == (position.partition, position.offset);
         self.state().condemned.retain(|culprit, it| !(it.is_replay && of_it(culprit)));
     }
@@ -337,7 +337,7 @@ impl Transactor {
                 }
                 End::DeadLettered(reason) => {
                     if held.is_replay() {
-                        held.batch().rows().iter().for_each(|row| self.gate.is_final(row.position));
+                        held.batch().rows().iter().for_each(|row| self.gate.forget_refused(row.position));
                     }
                     held.dead_lettered(&reason);
                 }
