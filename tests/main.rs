@@ -1,6 +1,8 @@
 //! End-to-end tests with the real binary: a folder a promise or a system.
 
 mod authors;
+#[cfg(feature = "aws")]
+mod aws;
 mod backpressure;
 mod bench;
 mod capabilities;
@@ -18,7 +20,7 @@ mod outages;
 mod reload;
 #[cfg(feature = "kafka")]
 mod scaling;
-#[cfg(feature = "kafka")]
+#[cfg(any(feature = "aws", feature = "kafka"))]
 mod services;
 mod support;
 mod webhooks;

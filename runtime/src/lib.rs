@@ -4,7 +4,7 @@
 //! - [`message`]: what flows
 //! - [`config`]: pipeline files, read and checked
 //! - [`sources`], [`codecs`], [`sinks`]: the world outside
-//! - `kafka`: what source, sink and dead letters of that kind share
+//! - `aws`, `kafka`: what sources, sinks and dead letters of those kinds share
 //! - [`plugin`]: the sandbox
 //! - [`pipeline`]: the journey of a message, the only code that can settle one
 //! - [`dead_letters`]: what was given up, and how it comes back
@@ -16,6 +16,8 @@
 //! - [`transactions`]: what sinks and source end together
 //! - [`cli`]: one file a verb
 
+#[cfg(feature = "aws")]
+pub mod aws;
 pub mod cli;
 pub mod codecs;
 pub mod config;

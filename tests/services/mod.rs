@@ -1,5 +1,9 @@
 //! The real servers that tests run against, started by the tests themselves on free ports of this
 //! machine. README.md says what each needs.
 
+#[cfg(feature = "aws")]
+pub mod aws;
+mod installed;
+#[cfg(feature = "kafka")]
 pub mod kafka;
 mod server;

@@ -1,0 +1,3 @@
+//! SQS, SNS, Kinesis and S3, against the stand-ins of `services/aws`.
+
+mod stand_ins;

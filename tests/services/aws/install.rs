@@ -1,0 +1,49 @@
+//! The stand-ins, by npm and pip.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::OnceLock;
+
+use super::super::installed;
+use crate::support::repository;
+
+const NODE: &str = "this test needs Node with npm: apt-get install nodejs npm";
+const PYTHON: &str = "this test needs Python with venv: apt-get install python3 python3-venv";
+
+/// The folder with `node_modules` and our scripts.
+pub fn node() -> PathBuf {
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    let install = || {
+        let files = [
+            ("package.json", include_str!("package.json")),
+            ("package-lock.json", include_str!("package-lock.json")),
+            ("fauxqs.mjs", include_str!("fauxqs.mjs")),
+            ("loopback.cjs", include_str!("loopback.cjs")),
+        ];
+        let wanted: String = files.iter().map(|(_, text)| *text).collect();
+        installed::once("aws-node", &wanted, |folder| {
+            for (name, text) in files {
+                std::fs::write(folder.join(name), text).expect("a file of the stand-ins");
+            }
+            let mut npm = Command::new("npm");
+            npm.args(["ci", "--no-audit", "--no-fund", "--ignore-scripts", "--silent"]).current_dir(folder);
+            installed::run(&mut npm, NODE);
+        })
+    };
+    INSTALLED.get_or_init(install).clone()
+}
+
+/// A virtual environment with moto, boto3 and the extended client.
+pub fn python() -> PathBuf {
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    let install = || {
+        installed::once("aws-python", include_str!("requirements.txt"), |folder| {
+            installed::run(Command::new("python3").args(["-m", "venv"]).arg(folder), PYTHON);
+            let mut pip = Command::new(folder.join("bin/python"));
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+            pip.arg(repository().join("tests/services/aws/requirements.txt"));
+            installed::run(&mut pip, PYTHON);
+        })
+    };
+    INSTALLED.get_or_init(install).clone()
+}
