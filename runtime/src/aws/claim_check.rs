@@ -107,6 +107,14 @@ impl PutSection {
     }
 }
 
+impl PutSection {
+    /// Fetches, and removes, what it puts. `access` is that of the queue.
+    pub fn fetcher(&self, access: &Access, base: &Path) -> Fetcher {
+        let store = Store::new(self.aws.or(access), base);
+        Fetcher { store, buckets: vec![self.bucket.clone()], delete: true }
+    }
+}
+
 /// Names of buckets: <https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html>.
 /// Also the ARN of an access point.
 fn check_bucket(at: &str, bucket: &str, problems: &mut Vec<Problem>) {

@@ -173,11 +173,22 @@ pub trait DeadLetterWriter: Send {
     async fn write(&mut self, letters: &[DeadLetter]) -> anyhow::Result<()>;
 }
 
-/// A place where dead letters are written that is read by making a copy of it: a topic.
+/// A place where dead letters are written that is read by making a copy of it: a topic, a queue.
 pub trait Elsewhere: Send + Sync {
     /// A copy of those of the pipeline that are there now. What is deleted in the copy, by a purge or
     /// because its replay is settled, is marked there first. Blocks; to be called within a runtime.
     fn copy(&self) -> anyhow::Result<DeadLetterStore>;
+
+    /// What looking does to them, to be told to who looks.
+    fn note(&self) -> Option<String> {
+        None
+    }
+
+    /// Where SQS itself can move them, if they are in a queue of it.
+    #[cfg(feature = "aws")]
+    fn queue(&self) -> Option<crate::aws::DeadLetterQueue> {
+        None
+    }
 }
 
 /// Where the dead letters of a pipeline are beside the embedded store, if they can be read there.

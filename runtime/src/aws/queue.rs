@@ -1,0 +1,33 @@
+//! A queue of SQS, by its name or its url.
+
+use aws_sdk_sqs::Client;
+
+use super::Failure;
+
+/// The url of a queue that a pipeline names, or has the url of.
+///
+/// # Errors
+/// There is no such queue, or it cannot be asked for.
+pub async fn url(client: &Client, queue: &str) -> Result<String, Failure> {
+    if is_url(queue) {
+        return Ok(queue.to_owned());
+    }
+    let found = client.get_queue_url().queue_name(queue).send().await;
+    let found = found.map_err(|error| Failure::of(&format!("GetQueueUrl of {queue}"), &error))?;
+    Ok(found.queue_url.unwrap_or_default())
+}
+
+fn is_url(queue: &str) -> bool {
+    queue.starts_with("https://") || queue.starts_with("http://")
+}
+
+/// The name of a queue, also of one that is told by its url.
+pub fn name(queue: &str) -> &str {
+    if is_url(queue) { queue.rsplit('/').next().unwrap_or(queue) } else { queue }
+}
+
+/// Whether it is a FIFO queue, which its name tells:
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html>.
+pub fn is_fifo(queue: &str) -> bool {
+    name(queue).ends_with(".fifo")
+}
