@@ -1,11 +1,13 @@
 //! What all clients of AWS share: how a service is reached and who we are ([`access`]), what its
 //! errors mean ([`failure`]), payloads in S3 ([`claim_check`]),
-//! envelopes of SNS ([`notification`]), dead letters in a queue ([`dead_letter_queue`], [`move_task`]).
+//! envelopes of SNS ([`notification`]), dead letters in a queue ([`dead_letter_queue`], [`move_task`]),
+//! subscriptions ([`fanout`]).
 
 pub mod access;
 pub mod claim_check;
 pub mod dead_letter_queue;
 pub mod failure;
+pub mod fanout;
 pub mod move_task;
 pub mod notification;
 pub mod queue;

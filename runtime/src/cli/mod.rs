@@ -1,5 +1,7 @@
 //! The command line: one file a verb.
 
+#[cfg(feature = "aws")]
+mod aws;
 mod bench;
 mod check;
 mod checkpoint;
@@ -40,6 +42,8 @@ enum Command {
     Checkpoint(checkpoint::Checkpoint),
     Components(components::Components),
     Plugin(plugin::Plugin),
+    #[cfg(feature = "aws")]
+    Aws(aws::Aws),
     /// Compiles a plugin from standard input to standard output; the host calls it.
     #[command(name = compile::SUBCOMMAND, hide = true)]
     CompilePlugin {
@@ -64,6 +68,8 @@ impl Cli {
             Command::Checkpoint(checkpoint) => checkpoint.run(),
             Command::Components(components) => components.run(),
             Command::Plugin(plugin) => plugin.run(),
+            #[cfg(feature = "aws")]
+            Command::Aws(aws) => aws.run(),
             Command::CompilePlugin { cpu_seconds, source_lines } => compile::run(cpu_seconds, source_lines),
         }
     }

@@ -66,6 +66,12 @@ pub trait SinkConfig: Send + Sync {
         None
     }
 
+    /// The subscriptions to a topic that it declares.
+    #[cfg(feature = "aws")]
+    fn fanout(&self, _base: &Path) -> Option<crate::aws::fanout::Fanout> {
+        None
+    }
+
     /// Whether a message as it was read may be one that it never takes, for its size say. Of dead
     /// letters that go to it, such ones go to the embedded store.
     fn has_limits(&self) -> bool {

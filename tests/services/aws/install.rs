@@ -1,4 +1,4 @@
-//! The stand-ins, by npm and pip.
+//! The stand-ins, by npm, pip and Maven.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,6 +9,23 @@ use crate::support::repository;
 
 const NODE: &str = "this test needs Node with npm: apt-get install nodejs npm";
 const PYTHON: &str = "this test needs Python with venv: apt-get install python3 python3-venv";
+
+const JAVA: &str = "this test needs Java and Maven: apt-get install openjdk-17-jdk-headless maven";
+
+/// The folder with ElasticMQ in `libs`.
+pub fn elasticmq() -> PathBuf {
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    let install = || {
+        installed::once("elasticmq", include_str!("pom.xml"), |folder| {
+            let mut maven = Command::new("mvn");
+            maven.args(["--batch-mode", "--quiet", "dependency:copy-dependencies", "--file"]);
+            maven.arg(repository().join("tests/services/aws/pom.xml"));
+            maven.arg(format!("-DoutputDirectory={}", folder.join("libs").display()));
+            installed::run(&mut maven, JAVA);
+        })
+    };
+    INSTALLED.get_or_init(install).clone()
+}
 
 /// The folder with `node_modules` and our scripts.
 pub fn node() -> PathBuf {

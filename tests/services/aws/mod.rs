@@ -40,6 +40,8 @@ enum What {
     Kinesis,
     /// DynamoDB.
     Dynalite,
+    /// SQS with its message move tasks.
+    ElasticMq,
 }
 
 /// A server that stands in for services of AWS.
@@ -72,6 +74,12 @@ impl StandIn {
     pub fn dynalite() -> &'static StandIn {
         static SHARED: OnceLock<StandIn> = OnceLock::new();
         SHARED.get_or_init(|| StandIn::start(What::Dynalite))
+    }
+
+    /// SQS with message move tasks, which the others do not have.
+    pub fn elasticmq() -> &'static StandIn {
+        static SHARED: OnceLock<StandIn> = OnceLock::new();
+        SHARED.get_or_init(|| StandIn::start(What::ElasticMq))
     }
 
     fn start(what: What) -> StandIn {
@@ -148,6 +156,15 @@ fn command(what: What, port: u16, folder: &Path) -> Command {
             command.args(["--host", "127.0.0.1", "--port", &port, "--createTableMs", "20"]);
             command
         }
+        What::ElasticMq => {
+            let config = folder.join("elasticmq.conf");
+            std::fs::write(&config, elasticmq_conf(&port)).expect("a configuration of ElasticMQ");
+            let mut command = Command::new("java");
+            command.args(["-XX:+UseSerialGC", "-Xmx256m"]).arg(format!("-Dconfig.file={}", config.display()));
+            command.arg("-cp").arg(format!("{}/libs/*", install::elasticmq().display()));
+            command.arg("org.elasticmq.server.Main");
+            command
+        }
         What::Moto => {
             let mut command = Command::new(install::python().join("bin/moto_server"));
             command.args(["--host", "127.0.0.1", "--port", &port]);
@@ -156,4 +173,14 @@ fn command(what: What, port: u16, folder: &Path) -> Command {
     };
     command.env("HOME", folder);
     command
+}
+
+fn elasticmq_conf(port: &str) -> String {
+    format!(
+        "include classpath(\"reference.conf\")\n\
+         node-address {{ protocol = http, host = \"127.0.0.1\", port = {port}, context-path = \"\" }}\n\
+         rest-sqs {{ enabled = true, bind-port = {port}, bind-hostname = \"127.0.0.1\", sqs-limits = strict }}\n\
+         rest-stats {{ enabled = false }}\n\
+         aws {{ region = {REGION:?} }}\n"
+    )
 }

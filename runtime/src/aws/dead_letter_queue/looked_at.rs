@@ -143,12 +143,13 @@ struct Hidden {
     url: String,
     fetcher: Option<Fetcher>,
     /// Those of dead letters of this pipeline, by their ids.
-    letters: HashMap<String, Vec<Copy>>,
+    letters: HashMap<String, Vec<Known>>,
     /// Those that are none.
     others: Vec<String>,
 }
 
-struct Copy {
+/// What is known of a message that is a dead letter.
+struct Known {
     handle: String,
     replays: u32,
     failed_at_ms: i64,
@@ -237,7 +238,7 @@ impl Hidden {
         }
         let letter = letter::read(received, queue::name(&self.of.queue), &self.of.pipeline);
         match &letter {
-            Some(letter) => self.letters.entry(letter.id.clone()).or_default().push(Copy {
+            Some(letter) => self.letters.entry(letter.id.clone()).or_default().push(Known {
                 handle,
                 replays: letter.replays,
                 failed_at_ms: letter.failed_at_ms,
@@ -249,34 +250,34 @@ impl Hidden {
     }
 
     async fn delete(&mut self, settled: Vec<Settled>) -> anyhow::Result<()> {
-        let mut copies = Vec::new();
+        let mut settled_now = Vec::new();
         for one in settled {
-            let Some(known) = self.letters.get_mut(&one.id) else { continue };
+            let Some(of_id) = self.letters.get_mut(&one.id) else { continue };
             let is_settled =
-                |copy: &mut Copy| copy.replays <= one.replays && copy.failed_at_ms <= one.failed_at_ms;
-            copies.extend(known.extract_if(.., is_settled).map(|copy| (one.id.clone(), copy)));
+                |known: &mut Known| known.replays <= one.replays && known.failed_at_ms <= one.failed_at_ms;
+            settled_now.extend(of_id.extract_if(.., is_settled).map(|known| (one.id.clone(), known)));
         }
         let mut failed = Vec::new();
-        while !copies.is_empty() {
-            let batch: Vec<(String, Copy)> = copies.drain(..copies.len().min(BATCH)).collect();
+        while !settled_now.is_empty() {
+            let batch: Vec<(String, Known)> = settled_now.drain(..settled_now.len().min(BATCH)).collect();
             failed.extend(self.delete_batch(batch).await);
         }
         let Some(reason) = failed.first().map(|(_, _, reason)| reason.clone()) else { return Ok(()) };
         let count = failed.len();
-        for (id, copy, _) in failed {
-            self.letters.entry(id).or_default().push(copy);
+        for (id, known, _) in failed {
+            self.letters.entry(id).or_default().push(known);
         }
         bail!("{count} dead letters are still in queue {}: {reason}", self.of.queue)
     }
 
     /// Returns those that are still there, with the reason.
-    async fn delete_batch(&self, mut batch: Vec<(String, Copy)>) -> Vec<(String, Copy, String)> {
+    async fn delete_batch(&self, mut batch: Vec<(String, Known)>) -> Vec<(String, Known, String)> {
         let mut reason = String::new();
         for _ in 0..TRIES {
-            let entries = batch.iter().enumerate().map(|(number, (_, copy))| {
+            let entries = batch.iter().enumerate().map(|(number, (_, known))| {
                 DeleteMessageBatchRequestEntry::builder()
                     .id(number.to_string())
-                    .receipt_handle(&copy.handle)
+                    .receipt_handle(&known.handle)
                     .build()
                     .expect("it has an id and a handle")
             });
@@ -306,12 +307,12 @@ impl Hidden {
                 break;
             }
         }
-        batch.into_iter().map(|(id, copy)| (id, copy, reason.clone())).collect()
+        batch.into_iter().map(|(id, known)| (id, known, reason.clone())).collect()
     }
 
     /// What cannot be removed stays there for nobody: it is told.
-    async fn remove_payload(&self, copy: &Copy) {
-        let (Some(fetcher), Some(pointer)) = (&self.fetcher, &copy.pointer) else { return };
+    async fn remove_payload(&self, known: &Known) {
+        let (Some(fetcher), Some(pointer)) = (&self.fetcher, &known.pointer) else { return };
         match fetcher.remove(pointer).await {
             Ok(Ok(())) => {}
             Ok(Err(failure)) => tracing::warn!(reason = failure.reason, "a payload stays in S3"),
@@ -330,7 +331,7 @@ impl Hidden {
     /// What fails here ends by itself: they come back after a while.
     async fn change_visibility(&self, timeout: Duration) {
         let handles: Vec<&String> =
-            self.letters.values().flatten().map(|copy| &copy.handle).chain(&self.others).collect();
+            self.letters.values().flatten().map(|known| &known.handle).chain(&self.others).collect();
         for batch in handles.chunks(BATCH) {
             let entries = batch.iter().enumerate().map(|(number, handle)| {
                 ChangeMessageVisibilityBatchRequestEntry::builder()

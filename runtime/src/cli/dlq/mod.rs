@@ -2,6 +2,8 @@
 
 mod access;
 mod export;
+#[cfg(feature = "aws")]
+mod move_task;
 mod print;
 mod replay;
 
@@ -13,6 +15,7 @@ use clap::{ArgGroup, Args, Subcommand};
 
 use self::access::Access;
 use super::output::{Output, confirm, tell, visible};
+use crate::config::secrets::Redactor;
 use crate::config::{DeadLetterStore, Pipeline};
 use crate::dead_letters::filter::Filter;
 use crate::dead_letters::masks::Masks;
@@ -34,6 +37,8 @@ enum Verb {
     Replay(replay::Replay),
     Export(export::Export),
     Purge(Purge),
+    #[cfg(feature = "aws")]
+    Move(move_task::Move),
 }
 
 impl Dlq {
@@ -46,6 +51,8 @@ impl Dlq {
                 Verb::Replay(replay) => replay.run().await,
                 Verb::Export(export) => export.run().await,
                 Verb::Purge(purge) => purge.run().await,
+                #[cfg(feature = "aws")]
+                Verb::Move(verb) => verb.run().await,
             }
         })
     }
@@ -162,6 +169,7 @@ impl List {
         output.flush()?;
         if !self.json {
             tell_the_end(&pipeline, table.count());
+            tell_what_looking_does(&pipeline);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -175,6 +183,12 @@ fn tell_the_end(pipeline: &Pipeline, count: usize) {
         }
         (0, _) => tell("no dead letters"),
         (count, _) => tell(format_args!("{count} shown; everything of one: millstream dlq show {file} ID")),
+    }
+}
+
+fn tell_what_looking_does(pipeline: &Pipeline) {
+    if let Some(note) = elsewhere(pipeline).and_then(|elsewhere| elsewhere.note()) {
+        tell(Redactor::global().redact(&note));
     }
 }
 
@@ -213,6 +227,9 @@ impl Show {
         let mut output = Output::new();
         output.write(&text)?;
         output.flush()?;
+        if !self.json {
+            tell_what_looking_does(&pipeline);
+        }
         if let (false, Stage::Plugin(step)) = (self.json, stage) {
             let letters = Letters::new(&self.target.file, self.target.data_dir.as_deref());
             let commands = letters.offline(&self.id, &step).join("\n  ");
