@@ -72,12 +72,27 @@ pub fn of(pipeline: &Pipeline) -> Given {
 
 /// P3.
 fn order(pipeline: &Pipeline, unordered: Option<&str>) -> String {
-    match (pipeline.ordering, unordered) {
-        (Ordering::None, _) => "none, as `ordering` says".into(),
-        (_, Some(reason)) => format!("none: source `{}`: {reason}", pipeline.source.kind),
-        (Ordering::Partition, None) => "per partition of the source, in each sink".into(),
-        (Ordering::Key, None) => "per key, in each sink; without a key per partition of the source".into(),
+    let kept = match (pipeline.ordering, unordered) {
+        (Ordering::None, _) => return "none, as `ordering` says".into(),
+        (_, Some(reason)) => return format!("none: source `{}`: {reason}", pipeline.source.kind),
+        (Ordering::Partition, None) => "per partition of the source, in each sink",
+        (Ordering::Key, None) => "per key, in each sink; without a key per partition of the source",
+    };
+    let unordered = unordered_sinks(pipeline);
+    let none: Vec<String> =
+        unordered.iter().map(|(name, reason)| format!("none in sink `{name}`: {reason}")).collect();
+    let none = none.join("; ");
+    match unordered.len() {
+        0 => kept.into(),
+        count if count == pipeline.sinks.len() => none,
+        _ => format!("{kept}; {none}"),
     }
+}
+
+/// The sinks in which messages have no order, and why.
+fn unordered_sinks(pipeline: &Pipeline) -> Vec<(&str, &'static str)> {
+    let reason = |sink: &super::SinkSection| sink.config.traits().unordered;
+    pipeline.sinks.iter().filter_map(|sink| Some((sink.name.as_str(), reason(sink)?))).collect()
 }
 
 fn duplicates(replay: &Replay) -> &'static str {
@@ -107,7 +122,8 @@ fn warnings(
             if partitions == 1 { "" } else { "s" },
         ));
     }
-    if unordered.is_some() && pipeline.ordering != Ordering::None {
+    let no_sink_has_one = unordered_sinks(pipeline).len() == pipeline.sinks.len();
+    if (unordered.is_some() || no_sink_has_one) && pipeline.ordering != Ordering::None {
         warnings.push("`ordering` cannot be kept: write `ordering = \"none\"`".into());
     }
     if pipeline.sinks.iter().all(|sink| sink.common.route.is_some()) {
@@ -141,12 +157,20 @@ mod tests {
         }
     }
 
-    struct FakeSink(Option<&'static str>);
+    #[derive(Default)]
+    struct FakeSink {
+        not_durable: Option<&'static str>,
+        unordered: Option<&'static str>,
+    }
 
     impl SinkConfig for FakeSink {
         fn check(&self, _: &SinkContext, _: &mut Vec<Problem>) {}
         fn traits(&self) -> SinkTraits {
-            SinkTraits { not_durable: self.0, partial_failures: false, default_batch: 1 }
+            SinkTraits {
+                not_durable: self.not_durable,
+                unordered: self.unordered,
+                ..SinkTraits::with_batch(1)
+            }
         }
         fn open(self: Box<Self>, _: SinkContext) -> anyhow::Result<Box<dyn Sink>> {
             anyhow::bail!("never opened")
@@ -154,10 +178,14 @@ mod tests {
     }
 
     fn sink(name: &str, not_durable: Option<&'static str>) -> SinkSection {
+        fake_sink(name, FakeSink { not_durable, unordered: None })
+    }
+
+    fn fake_sink(name: &str, config: FakeSink) -> SinkSection {
         SinkSection {
             kind: "fake",
             name: name.into(),
-            config: Box::new(FakeSink(not_durable)),
+            config: Box::new(config),
             codec: (CODECS[0].encoder)(serde_json::json!({})).expect("it needs no settings"),
             common: SinkCommon::default(),
         }
@@ -232,5 +260,25 @@ mod tests {
         assert_eq!(given.warnings, ["`ordering` cannot be kept: write `ordering = \"none\"`"]);
         with_lanes.ordering = Ordering::None;
         assert_eq!(of(&with_lanes).warnings, [""; 0]);
+    }
+
+    #[test]
+    fn p3_a_sink_without_order_is_named() {
+        let queue =
+            |name| fake_sink(name, FakeSink { unordered: Some("a standard queue"), ..FakeSink::default() });
+        let mut mixed = pipeline(Replay::Yes, vec![sink("a", None), queue("q")]);
+        let given = of(&mixed);
+        assert_eq!(
+            given.order,
+            "per partition of the source, in each sink; none in sink `q`: a standard queue"
+        );
+        assert_eq!(given.warnings, [""; 0]);
+
+        mixed.sinks = vec![queue("p"), queue("q")];
+        let given = of(&mixed);
+        assert_eq!(given.order, "none in sink `p`: a standard queue; none in sink `q`: a standard queue");
+        assert_eq!(given.warnings, ["`ordering` cannot be kept: write `ordering = \"none\"`"]);
+        mixed.ordering = Ordering::None;
+        assert_eq!(of(&mixed).warnings, [""; 0]);
     }
 }

@@ -203,7 +203,7 @@ impl World {
         let sink = |index: usize| SinkPart {
             name: format!("sink-{index}"),
             common: SinkCommon::default(),
-            traits: SinkTraits { not_durable: None, partial_failures: true, default_batch: 20 },
+            traits: SinkTraits { partial_failures: true, ..SinkTraits::with_batch(20) },
             sink: Box::new(MoodySink {
                 log: Arc::clone(&self.sinks[index]),
                 random: StdRng::seed_from_u64(seed ^ index as u64),

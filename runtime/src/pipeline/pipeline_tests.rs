@@ -281,7 +281,7 @@ fn world(case: &Case) -> World {
             .map(|(index, (&temper, log))| SinkPart {
                 name: format!("sink-{index}"),
                 common: SinkCommon::default(),
-                traits: SinkTraits { not_durable: None, partial_failures: temper.partial, default_batch: 20 },
+                traits: SinkTraits { partial_failures: temper.partial, ..SinkTraits::with_batch(20) },
                 sink: Box::new(LogSink {
                     log: Arc::clone(log),
                     temper,

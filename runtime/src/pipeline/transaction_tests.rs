@@ -252,7 +252,7 @@ fn parts(cluster: &Shared, seed: u64, count: u64, lanes: usize, sinks: usize) ->
     let sink = |number: usize| SinkPart {
         name: format!("sink-{number}"),
         common: SinkCommon::default(),
-        traits: SinkTraits { not_durable: None, partial_failures: false, default_batch: 20 },
+        traits: SinkTraits::with_batch(20),
         sink: Box::new(writes(number)),
     };
     let step = |_| vec![Box::new(NumberStep::new("numbers", 0)) as Box<dyn Step>];

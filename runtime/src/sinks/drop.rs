@@ -26,7 +26,7 @@ impl SinkConfig for DropSink {
     fn check(&self, _: &SinkContext, _: &mut Vec<Problem>) {}
 
     fn traits(&self) -> SinkTraits {
-        SinkTraits { not_durable: None, partial_failures: false, default_batch: 8192 }
+        SinkTraits::with_batch(8192)
     }
 
     fn open(self: Box<Self>, _: SinkContext) -> anyhow::Result<Box<dyn Sink>> {

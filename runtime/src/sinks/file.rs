@@ -108,7 +108,7 @@ impl SinkConfig for FileSink {
     }
 
     fn traits(&self) -> SinkTraits {
-        SinkTraits { not_durable: None, partial_failures: false, default_batch: 8192 }
+        SinkTraits::with_batch(8192)
     }
 
     fn file(&self) -> Option<&Path> {

@@ -197,9 +197,8 @@ impl SinkConfig for HttpSink {
             Mode::Ndjson | Mode::JsonArray => self.max_messages,
         };
         SinkTraits {
-            not_durable: None,
             partial_failures: self.read_results,
-            default_batch: self.concurrency.saturating_mul(messages),
+            ..SinkTraits::with_batch(self.concurrency.saturating_mul(messages))
         }
     }
 

@@ -1,5 +1,7 @@
 //! Sinks: where messages go. One file a sink, one row in [`SINKS`].
 
+#[cfg(feature = "aws")]
+mod aws;
 mod drop;
 mod file;
 mod http;
@@ -32,6 +34,12 @@ pub static SINKS: &[SinkSpec] = &[
     http::SPEC,
     #[cfg(feature = "kafka")]
     kafka::SPEC,
+    #[cfg(feature = "aws")]
+    aws::sqs::SPEC,
+    #[cfg(feature = "aws")]
+    aws::sns::SPEC,
+    #[cfg(feature = "aws")]
+    aws::kinesis::SPEC,
     drop::SPEC,
 ];
 
@@ -136,8 +144,17 @@ pub struct SinkTraits {
     /// A sink that itself stops at the first failure of an order, and says [`Outcome::Later`] for
     /// those of that order behind it, leaves this false.
     pub partial_failures: bool,
+    /// Why messages have no order in it, whatever the order in which they are written, if so.
+    pub unordered: Option<&'static str>,
     /// Messages in a call where the pipeline does not say `batch`.
     pub default_batch: usize,
+}
+
+impl SinkTraits {
+    /// Those of a sink that is durable, keeps the order, and takes so many messages in a call.
+    pub const fn with_batch(default_batch: usize) -> SinkTraits {
+        SinkTraits { not_durable: None, partial_failures: false, unordered: None, default_batch }
+    }
 }
 
 #[async_trait]

@@ -35,8 +35,7 @@ impl SinkConfig for Stdout {
     fn traits(&self) -> SinkTraits {
         SinkTraits {
             not_durable: Some("what reads the standard output may lose it"),
-            partial_failures: false,
-            default_batch: 8192,
+            ..SinkTraits::with_batch(8192)
         }
     }
 

@@ -18,7 +18,7 @@ impl SinkConfig for Stalling {
     fn check(&self, _context: &SinkContext, _problems: &mut Vec<Problem>) {}
 
     fn traits(&self) -> SinkTraits {
-        SinkTraits { not_durable: None, partial_failures: false, default_batch: 8 }
+        SinkTraits::with_batch(8)
     }
 
     fn open(self: Box<Self>, _context: SinkContext) -> anyhow::Result<Box<dyn Sink>> {

@@ -255,7 +255,7 @@ impl SinkConfig for TestSink {
     fn check(&self, _context: &SinkContext, _problems: &mut Vec<Problem>) {}
 
     fn traits(&self) -> SinkTraits {
-        SinkTraits { not_durable: None, partial_failures: false, default_batch: 1 }
+        SinkTraits::with_batch(1)
     }
 
     fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>> {

@@ -204,7 +204,7 @@ impl SinkConfig for KafkaSink {
     }
 
     fn traits(&self) -> SinkTraits {
-        SinkTraits { not_durable: None, partial_failures: false, default_batch: CALL_MESSAGES }
+        SinkTraits::with_batch(CALL_MESSAGES)
     }
 
     fn has_limits(&self) -> bool {

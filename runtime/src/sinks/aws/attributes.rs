@@ -1,0 +1,177 @@
+//! Headers as message attributes of SQS and SNS.
+
+use std::collections::BTreeMap;
+
+use super::batches::Refused;
+use super::is_allowed;
+use crate::config::escape;
+use crate::config::problem::Problem;
+use crate::dead_letters::REPLAYS_HEADER;
+use crate::message::MessageRef;
+
+/// A message of SQS has at most ten
+/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html>).
+/// SNS takes more, and then does not deliver the message to queues that are subscribed with raw delivery,
+/// without a word (<https://docs.aws.amazon.com/sns/latest/dg/sns-message-attributes.html>).
+const MAX_ATTRIBUTES: usize = 10;
+
+/// Characters of a name, and of a type (the page of SQS above).
+const MAX_NAME_CHARS: usize = 256;
+
+const INVALID: &str = "invalid-attribute";
+
+/// How the names of headers begin that the sources on AWS make of what they know of a message. It is not
+/// true of the message that is sent.
+const OF_SOURCES: [&str; 3] = ["sqs-", "sns-", "kinesis-"];
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attribute {
+    pub name: String,
+    pub data_type: String,
+    pub value: Value,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Value {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Value {
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Value::Text(text) => text.as_bytes(),
+            Value::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// Which headers become attributes, and of which types.
+pub struct Attributes {
+    /// `None` for all but those of sources.
+    pub names: Option<Vec<String>>,
+    /// By name; of the others the value says it.
+    pub types: BTreeMap<String, String>,
+}
+
+impl Attributes {
+    /// Adds what is wrong with the keys `attributes` and `attribute_types`. `lists` if a type may be
+    /// `String.Array`.
+    pub fn check(&self, lists: bool, problems: &mut Vec<Problem>) {
+        for (index, name) in self.names.iter().flatten().enumerate() {
+            if let Some(why) = wrong_name(name) {
+                problems.push(Problem::new(format!("/attributes/{index}"), format!("{name:?} {why}")));
+            }
+        }
+        if let Some(names) = &self.names
+            && names.len() > MAX_ATTRIBUTES
+        {
+            let message = format!("a message cannot have {} attributes", names.len());
+            problems.push(Problem::new("/attributes", message).help(format!("up to {MAX_ATTRIBUTES}")));
+        }
+        for (name, data_type) in &self.types {
+            let at = format!("/attribute_types/{}", escape(name));
+            let (base, label) = data_type.split_once('.').unwrap_or((data_type, "-"));
+            let is_list = lists && data_type == "String.Array";
+            if !is_list && (!matches!(base, "String" | "Number" | "Binary") || label.is_empty()) {
+                problems.push(
+                    Problem::new(at, format!("{data_type:?} is no type of an attribute"))
+                        .help("String, Number or Binary, and a label if you like, as in \"Number.int\""),
+                );
+            }
+        }
+    }
+
+    /// The attributes of a message. Of a header that repeats it is the first.
+    ///
+    /// # Errors
+    /// There are too many, or a header can be none.
+    pub fn of(&self, message: &MessageRef<'_>) -> Result<Vec<Attribute>, Refused> {
+        let mut attributes: Vec<Attribute> = Vec::new();
+        for (name, value) in message.headers() {
+            let Some(name) = self.name(name)? else { continue };
+            if attributes.iter().any(|known| known.name.eq_ignore_ascii_case(&name)) {
+                continue;
+            }
+            attributes.push(self.attribute(name, value)?);
+        }
+        if attributes.len() > MAX_ATTRIBUTES {
+            let reason = format!(
+                "it has {} headers and a message has at most {MAX_ATTRIBUTES} attributes; name those that \
+                 matter in `attributes`",
+                attributes.len()
+            );
+            return Err(Refused::new("too-many-attributes", reason));
+        }
+        Ok(attributes)
+    }
+
+    /// The name of a header as an attribute; `None` if it is to be none.
+    fn name(&self, name: &[u8]) -> Result<Option<String>, Refused> {
+        let text = String::from_utf8_lossy(name).into_owned();
+        // What comes back to the pipeline that sent it must be known for a replay, or a loop never ends.
+        if text.eq_ignore_ascii_case(REPLAYS_HEADER) {
+            return Ok(Some(text));
+        }
+        let name = match &self.names {
+            Some(names) => names.iter().find(|known| known.eq_ignore_ascii_case(&text)).cloned(),
+            None => {
+                let lower = text.to_ascii_lowercase();
+                (!OF_SOURCES.iter().any(|prefix| lower.starts_with(prefix))).then_some(text)
+            }
+        };
+        match name.as_deref().and_then(wrong_name) {
+            Some(why) => Err(Refused::new(INVALID, format!("header {:?} {why}", name.unwrap_or_default()))),
+            None => Ok(name),
+        }
+    }
+
+    fn attribute(&self, name: String, value: &[u8]) -> Result<Attribute, Refused> {
+        let refused = |why: &str| Refused::new(INVALID, format!("the value of header {name:?} {why}"));
+        if value.is_empty() {
+            return Err(refused("is empty, as that of no attribute may be"));
+        }
+        let text = std::str::from_utf8(value).ok().filter(|text| text.chars().all(is_allowed));
+        let known = self.types.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name));
+        let (data_type, value) = match known.map(|(_, data_type)| data_type.as_str()) {
+            None => match text {
+                Some(text) => ("String", Value::Text(text.to_owned())),
+                None => ("Binary", Value::Bytes(value.to_vec())),
+            },
+            Some(data_type) if data_type.starts_with("Binary") => (data_type, Value::Bytes(value.to_vec())),
+            Some(data_type) => {
+                let text = text.ok_or_else(|| refused("is no text that may be sent"))?;
+                if data_type.starts_with("Number") && !is_number(text) {
+                    return Err(refused("is no number"));
+                }
+                (data_type, Value::Text(text.to_owned()))
+            }
+        };
+        Ok(Attribute { data_type: data_type.to_owned(), value, name })
+    }
+}
+
+/// Bytes of attributes, as they count to the size of a message: names, types and values.
+pub fn bytes(attributes: &[Attribute]) -> usize {
+    let of = |one: &Attribute| one.name.len() + one.data_type.len() + one.value.bytes().len();
+    attributes.iter().map(of).sum()
+}
+
+/// Why it is no name of an attribute, if so (the page of SQS above).
+fn wrong_name(name: &str) -> Option<&'static str> {
+    let lower = name.to_ascii_lowercase();
+    if name.is_empty() || name.len() > MAX_NAME_CHARS {
+        return Some("has not 1 to 256 characters, as the name of an attribute must");
+    }
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte)) {
+        return Some("is no name of an attribute: letters and digits of ASCII, `_`, `-` and `.`");
+    }
+    if name.starts_with('.') || name.ends_with('.') || name.contains("..") {
+        return Some("has a `.` where the name of an attribute must not have one");
+    }
+    (lower.starts_with("aws.") || lower.starts_with("amazon.")).then_some("begins as only names of AWS may")
+}
+
+fn is_number(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit() || b"+-.eE".contains(&byte)) && text.parse::<f64>().is_ok()
+}

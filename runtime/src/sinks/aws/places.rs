@@ -1,0 +1,90 @@
+//! Where in a message a key is found, as the plugin SDK's configurations say it too.
+
+use std::borrow::Cow;
+
+use millstream_json_pointer::Pointers;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::batches::Refused;
+use crate::config::problem::Problem;
+use crate::message::MessageRef;
+
+/// One of `{ pointer = "/..." }`, `{ header = "..." }`, `{ key = true }`.
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Key {
+    /// At a JSON pointer (RFC 6901) in the payload: a text, or the digits of a number.
+    Pointer(String),
+    /// In the header of this name; case does not matter.
+    Header(String),
+    /// `true`: it is the message's own key.
+    #[serde(rename = "key")]
+    Message(bool),
+}
+
+/// A [`Key`] that was checked.
+#[derive(Debug)]
+pub enum Place {
+    Payload(Pointers),
+    Header(String),
+    Message,
+}
+
+impl Key {
+    /// `at` is its place in the section.
+    ///
+    /// # Errors
+    /// It names no one place.
+    pub fn place(&self, at: &str) -> Result<Place, Problem> {
+        match self {
+            Key::Message(true) => Ok(Place::Message),
+            Key::Message(false) => Err(Problem::new(format!("{at}/key"), "it is no place then")
+                .help("true, or `pointer` or `header` instead")),
+            Key::Header(name) if name.is_empty() => {
+                Err(Problem::new(format!("{at}/header"), "a header has a name"))
+            }
+            Key::Header(name) => Ok(Place::Header(name.clone())),
+            Key::Pointer(pointer) => {
+                let at = format!("{at}/pointer");
+                if pointer.split('/').any(|step| step == "*") {
+                    return Err(Problem::new(at, "`*` would be many places").help("one place, as \"/id\""));
+                }
+                let mut pointers = Pointers::default();
+                match pointers.push(pointer) {
+                    Ok(_) => Ok(Place::Payload(pointers)),
+                    Err(error) => Err(Problem::new(at, error.to_string()).help("as in \"/order/id\"")),
+                }
+            }
+        }
+    }
+}
+
+impl Place {
+    /// What a message has there. Lists, objects and null in a payload are nothing.
+    ///
+    /// # Errors
+    /// It is in the payload, which is not JSON.
+    pub fn find<'a>(&self, message: &MessageRef<'a>) -> Result<Option<Cow<'a, [u8]>>, Refused> {
+        let pointers = match self {
+            Place::Message => return Ok(message.key().map(Cow::Borrowed)),
+            Place::Header(name) => return Ok(message.header(name).map(Cow::Borrowed)),
+            Place::Payload(pointers) => pointers,
+        };
+        let Some(payload) = message.payload() else { return Ok(None) };
+        let mut key = None;
+        pointers
+            .find(payload, |_, json| key = key.take().or(Some(json)))
+            .map_err(|error| Refused::new("not-json", error.to_string()))?;
+        Ok(key.and_then(scalar))
+    }
+}
+
+/// The text of a JSON string, or a number or boolean as it stands; `None` for anything else.
+fn scalar(json: &str) -> Option<Cow<'_, [u8]>> {
+    match json.as_bytes().first()? {
+        b'{' | b'[' | b'n' => None,
+        b'"' => Some(Cow::Owned(serde_json::from_str::<String>(json).ok()?.into_bytes())),
+        _ => Some(Cow::Borrowed(json.as_bytes())),
+    }
+}

@@ -1,0 +1,314 @@
+//! `sns`: publishes messages to a topic.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use async_trait::async_trait;
+use aws_sdk_sns::Client;
+use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
+use aws_smithy_types::Blob;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use tokio::sync::OnceCell;
+
+use super::attributes::{self, Attribute, Attributes, Value};
+use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble, Unmade};
+use super::fifo::{Deduplication, Ids, Keys};
+use super::places::Key;
+use super::{Encoding, text};
+use crate::aws::{Access, Connection, Failure};
+use crate::config::parse;
+use crate::config::problem::Problem;
+use crate::config::units::ByteSize;
+use crate::message::MessageRef;
+use crate::sinks::{Sink, SinkConfig, SinkContext, SinkSpec, SinkTraits};
+
+pub const SPEC: SinkSpec = SinkSpec {
+    name: "sns",
+    schema: || schemars::schema_for!(SnsSink),
+    example: "[[sink]]\ntype = \"sns\"\ntopic = \"arn:aws:sns:eu-central-1:123456789012:orders\"\n\
+              aws = { region = \"eu-central-1\" }\nattributes = [\"type\", \"price\"]\n\
+              attribute_types = { price = \"Number\" }\n",
+    default_codec: "raw",
+    parse: |value| Ok(Box::new(parse::<SnsSink>(value)?)),
+};
+
+/// Messages of a request, and bytes of a message and of a request: by default 256 KiB, and 1 MiB where the
+/// topic's `MaximumMessageSize` says so
+/// (<https://docs.aws.amazon.com/sns/latest/api/API_PublishBatch.html>).
+const MAX_MESSAGES: usize = 10;
+const MAX_BYTES_DEFAULT: ByteSize = ByteSize::kib(256);
+const MAX_BYTES: ByteSize = ByteSize::mib(1);
+
+/// Characters of a subject are less than this (<https://docs.aws.amazon.com/sns/latest/api/API_Publish.html>).
+const SUBJECT_CHARS: usize = 100;
+
+/// Publishes messages to a topic of SNS. What becomes of a message:
+///
+/// - the topic acknowledges it: it is delivered
+/// - the topic refuses it: it becomes a dead letter (`refused`), with what SNS says; when a whole request
+///   is refused it is divided until the guilty message stands alone
+/// - SNS throttles it, or is in trouble: it is sent again, and no attempt is counted
+/// - SNS cannot be reached, refuses our credentials, or has no such topic: the pipeline waits
+///
+/// Of a request that partly failed only what failed is sent again. A request that got no answer is sent
+/// again too, and its messages may then be published twice; a FIFO topic leaves out what it already has
+/// (for 5 minutes).
+///
+/// A topic whose name ends in `.fifo` keeps the order of each group: of a group one message at a time is
+/// sent, and the next when it is acknowledged. A standard topic has no order.
+///
+/// Headers become attributes, by which filter policies of subscriptions choose messages. There are at most
+/// 10: SNS takes more, but does not deliver such a message to queues with raw delivery. One with more
+/// becomes a dead letter (`too-many-attributes`). A header that can be no attribute makes it one too
+/// (`invalid-attribute`): its name has other characters than letters and digits of ASCII, `_`, `-` and
+/// `.`, or its value is empty. So do a body that is empty, as that of a null payload (`empty`), one that
+/// is no text (`not-text`), and more than `max_bytes` with attributes (`too-large`).
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SnsSink {
+    /// ARN of the topic. While there is none the sink waits.
+    topic: String,
+    /// How AWS is reached.
+    #[serde(default)]
+    aws: Access,
+    /// The subject of messages, which those who get them by email see: one line, up to 99 characters.
+    subject: Option<String>,
+    /// Name of a header whose value is the subject of its message. One that cannot be a subject makes it a
+    /// dead letter (`invalid-subject`).
+    subject_header: Option<String>,
+    /// Where the group of a message is found: `{ key = true }` (the message's own key),
+    /// `{ header = "..." }` or `{ pointer = "/..." }`. A message without one there becomes a dead letter
+    /// (`no-group`). If this is not said a FIFO topic gets the message's key, and without a key the
+    /// partition of the source, as `partition-0`. What SNS would not take as a group (over 128
+    /// characters, or others than those of ASCII that are seen) is replaced by its SHA-256. A standard
+    /// topic passes groups on to fair queues, and gets none if this is not said.
+    group: Option<Key>,
+    /// Where the deduplication id of a message is found, as for `group`; or `"content"`, for a topic with
+    /// `ContentBasedDeduplication`. If this is not said, or nothing is there, it is a hash of the source
+    /// position and of all that is sent but the subject: the same whenever the same message is sent
+    /// again. Two messages that a plugin made of one and that are the same in all, attributes too, are one
+    /// to the topic.
+    deduplication: Option<Deduplication>,
+    /// Names of the headers that become attributes; by default all but those that begin with `sqs-`,
+    /// `sns-` or `kinesis-`. Of a header that repeats it is the first. `millstream-replays`, the mark of a
+    /// replayed dead letter, always does.
+    attributes: Option<Vec<String>>,
+    /// Types of attributes, as `{ price = "Number", colours = "String.Array" }`. By default an attribute
+    /// is a `String`, or `Binary` if its bytes are no text. Filter policies compare numbers only with a
+    /// `Number`.
+    #[serde(default)]
+    attribute_types: BTreeMap<String, String>,
+    /// How bytes become the text that a message of SNS is.
+    #[serde(default)]
+    encoding: Encoding,
+    /// Messages of a request, at most; SNS takes 10.
+    #[serde(default = "max_messages_default")]
+    max_messages: usize,
+    /// Bytes of a message and of a request, at most, with attributes: the topic's `MaximumMessageSize`,
+    /// which can be up to 1 MiB.
+    #[serde(default = "max_bytes_default")]
+    max_bytes: ByteSize,
+    /// Requests that are sent at the same time, at most.
+    #[serde(default = "concurrency_default")]
+    concurrency: usize,
+}
+
+fn max_messages_default() -> usize {
+    MAX_MESSAGES
+}
+
+fn max_bytes_default() -> ByteSize {
+    MAX_BYTES_DEFAULT
+}
+
+fn concurrency_default() -> usize {
+    8
+}
+
+impl SnsSink {
+    fn is_fifo(&self) -> bool {
+        self.topic.ends_with(".fifo")
+    }
+
+    fn keys(&self) -> Keys<'_> {
+        Keys {
+            is_fifo: self.is_fifo(),
+            group: self.group.as_ref(),
+            deduplication: self.deduplication.as_ref(),
+        }
+    }
+
+    fn attributes(&self) -> Attributes {
+        Attributes { names: self.attributes.clone(), types: self.attribute_types.clone() }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            messages: self.max_messages,
+            bytes: self.max_bytes.as_usize(),
+            concurrency: self.concurrency,
+        }
+    }
+}
+
+impl SinkConfig for SnsSink {
+    fn check(&self, context: &SinkContext, problems: &mut Vec<Problem>) {
+        let parts: Vec<&str> = self.topic.split(':').collect();
+        if !matches!(&parts[..], ["arn", _, "sns", region, _, name] if !region.is_empty() && !name.is_empty())
+        {
+            problems.push(
+                Problem::new("/topic", format!("{:?} is no ARN of a topic", self.topic))
+                    .help("as in \"arn:aws:sns:eu-central-1:123456789012:orders\""),
+            );
+        }
+        self.aws.check("/aws", &context.base, problems);
+        if self.subject.as_deref().is_some_and(|subject| !is_subject(subject)) {
+            problems
+                .push(Problem::new("/subject", "it is no subject").help("one line of 1 to 99 characters"));
+        }
+        if self.subject_header.as_ref().is_some_and(String::is_empty) {
+            problems.push(Problem::new("/subject_header", "a header has a name"));
+        }
+        self.keys().check("topic", problems);
+        self.attributes().check(true, problems);
+        self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
+    }
+
+    fn traits(&self) -> SinkTraits {
+        SinkTraits {
+            unordered: (!self.is_fifo()).then_some("a standard topic"),
+            ..SinkTraits::with_batch(self.limits().call())
+        }
+    }
+
+    fn has_limits(&self) -> bool {
+        true
+    }
+
+    fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>> {
+        let topic = Topic {
+            connection: Connection::new(self.aws.clone(), &context.base, Duration::ZERO),
+            client: OnceCell::new(),
+            ids: self.keys().ids(&context).context("the keys of the topic")?,
+            attributes: self.attributes(),
+            encoding: self.encoding,
+            max_bytes: self.max_bytes,
+            subject: self.subject.clone(),
+            subject_header: self.subject_header.clone(),
+            topic: self.topic.clone(),
+        };
+        Ok(Box::new(Batches::new(topic, context.codec, self.limits())))
+    }
+}
+
+fn is_subject(text: &str) -> bool {
+    let chars = text.chars().count();
+    (1..SUBJECT_CHARS).contains(&chars) && !text.chars().any(char::is_control)
+}
+
+/// A topic that messages are published to.
+struct Topic {
+    connection: Connection,
+    client: OnceCell<Client>,
+    topic: String,
+    ids: Ids,
+    attributes: Attributes,
+    encoding: Encoding,
+    max_bytes: ByteSize,
+    subject: Option<String>,
+    subject_header: Option<String>,
+}
+
+impl Topic {
+    async fn client(&self) -> Result<&Client, Trouble> {
+        let client =
+            self.client.get_or_try_init(|| async { self.connection.config().await.map(Client::new) });
+        client.await.map_err(|error| Trouble::Fatal(format!("{error:#}")))
+    }
+
+    fn subject(&self, message: &MessageRef<'_>) -> Result<Option<String>, Refused> {
+        let given = self.subject_header.as_deref().and_then(|name| Some((name, message.header(name)?)));
+        let Some((name, value)) = given else { return Ok(self.subject.clone()) };
+        match std::str::from_utf8(value) {
+            Ok(text) if is_subject(text) => Ok(Some(text.to_owned())),
+            _ => {
+                let reason =
+                    format!("the value of header {name:?} is no subject: one line of 1 to 99 characters");
+                Err(Refused::new("invalid-subject", reason))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Destination for Topic {
+    type Entry = PublishBatchRequestEntry;
+
+    async fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Self::Entry>, Unmade> {
+        let body = text(self.encoding, body, "SNS")?;
+        let attributes = self.attributes.of(message)?;
+        let bytes = body.len() + attributes::bytes(&attributes);
+        if bytes > self.max_bytes.as_usize() {
+            let reason =
+                format!("it is {bytes} bytes with its attributes, and `max_bytes` is {}", self.max_bytes);
+            return Err(Refused::new("too-large", reason).into());
+        }
+        let group = self.ids.group(message)?;
+        let of_group = group.as_deref().unwrap_or_default();
+        let deduplication = self.ids.deduplication(message, of_group, &body, &attributes)?;
+        let entry = PublishBatchRequestEntry::builder()
+            // Its number in a request, when it is in one.
+            .id("0")
+            .message(body)
+            .set_subject(self.subject(message)?)
+            .set_message_attributes(values(attributes)?)
+            .set_message_group_id(group.clone())
+            .set_message_deduplication_id(deduplication)
+            .build()
+            .map_err(|error| Refused::new("invalid-message", error.to_string()))?;
+        Ok(Entry { what: entry, bytes, group: group.filter(|_| self.ids.is_fifo) })
+    }
+
+    async fn send(&self, entries: &[Arc<Self::Entry>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
+        let client = self.client().await?;
+        let numbered = entries.iter().enumerate().map(|(number, entry)| {
+            let mut entry = Self::Entry::clone(entry);
+            entry.id = number.to_string();
+            entry
+        });
+        let request = client.publish_batch().topic_arn(&self.topic);
+        let answer = request.set_publish_batch_request_entries(Some(numbered.collect())).send().await;
+        let what = || format!("PublishBatch to {}", self.topic);
+        let answer = answer.map_err(|error| Failure::of(&what(), &error))?;
+        let mut results: Vec<Option<Result<(), Failure>>> = vec![None; entries.len()];
+        let done = answer.successful().iter().map(|done| (done.id().unwrap_or_default(), Ok(())));
+        let failed = answer.failed().iter().map(|failed| {
+            let failure = Failure::of_entry(failed.code(), failed.message(), failed.sender_fault());
+            (failed.id(), Err(failure))
+        });
+        for (id, result) in done.chain(failed) {
+            if let Some(place) = id.parse().ok().and_then(|number: usize| results.get_mut(number)) {
+                *place = Some(result);
+            }
+        }
+        Ok(results)
+    }
+}
+
+/// `None` if there are none.
+fn values(attributes: Vec<Attribute>) -> Result<Option<HashMap<String, MessageAttributeValue>>, Refused> {
+    let value = |attribute: Attribute| {
+        let value = MessageAttributeValue::builder().data_type(attribute.data_type);
+        let value = match attribute.value {
+            Value::Text(text) => value.string_value(text),
+            Value::Bytes(bytes) => value.binary_value(Blob::new(bytes)),
+        };
+        let value = value.build().map_err(|error| Refused::new("invalid-attribute", error.to_string()))?;
+        Ok((attribute.name, value))
+    };
+    let values: HashMap<_, _> = attributes.into_iter().map(value).collect::<Result<_, _>>()?;
+    Ok((!values.is_empty()).then_some(values))
+}
