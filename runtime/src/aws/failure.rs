@@ -188,6 +188,16 @@ impl Failure {
         Failure { kind, code: code.to_owned(), reason }
     }
 
+    /// Of something that was done for a message and is not the message itself: what is refused there is to
+    /// be mended there, and the message waits.
+    #[must_use]
+    pub fn not_refused(self) -> Failure {
+        match self.kind {
+            Kind::Refused => Failure { kind: Kind::Unavailable, ..self },
+            _ => self,
+        }
+    }
+
     /// As the error of a sink's call that nothing of was done, by none of its messages' fault.
     pub fn as_call_error(&self) -> CallError {
         CallError::Unavailable {

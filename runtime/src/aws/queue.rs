@@ -31,3 +31,12 @@ pub fn name(queue: &str) -> &str {
 pub fn is_fifo(queue: &str) -> bool {
     name(queue).ends_with(".fifo")
 }
+
+/// Whether it can be the name or the url of a queue (the page above).
+pub fn is_queue(queue: &str) -> bool {
+    let is_char = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
+    let name = name(queue);
+    let plain = name.strip_suffix(".fifo").unwrap_or(name);
+    let has_a_good_url = !is_url(queue) || reqwest::Url::parse(queue).is_ok();
+    has_a_good_url && !plain.is_empty() && name.len() <= 80 && plain.bytes().all(is_char)
+}

@@ -1,7 +1,7 @@
 //! The story of a dead letter as headers of its message, and back.
 
 use super::{DeadLetter, Stage};
-use crate::message::{Message, Position};
+use crate::message::{Message, MessageRef, Position};
 use crate::plugin::PluginIdentity;
 
 /// What the names of all headers that a dead letter is given begin with.
@@ -138,6 +138,11 @@ pub fn read(message: Message) -> Option<Told> {
         },
     };
     Some(Told::Letter(Box::new(letter)))
+}
+
+/// Whether a message has a story: it is a dead letter.
+pub fn is_told(message: &MessageRef<'_>) -> bool {
+    message.header("millstream-dlq-id").is_some()
 }
 
 fn is_of_story(name: &[u8]) -> bool {

@@ -56,6 +56,10 @@ impl Elsewhere for DeadLetterQueue {
         store.as_copy(&[], Arc::new(Copied { looked_at, _folder: folder }))
     }
 
+    fn queue(&self) -> Option<DeadLetterQueue> {
+        Some(self.clone())
+    }
+
     fn note(&self) -> Option<String> {
         Some(format!(
             "each look counts as a receive of these messages in queue {}, which a redrive policy of it counts",

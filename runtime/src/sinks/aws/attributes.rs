@@ -7,22 +7,24 @@ use super::is_allowed;
 use crate::config::escape;
 use crate::config::problem::Problem;
 use crate::dead_letters::REPLAYS_HEADER;
+use crate::dead_letters::story::HEADER_PREFIX;
 use crate::message::MessageRef;
 
 /// A message of SQS has at most ten
 /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html>).
 /// SNS takes more, and then does not deliver the message to queues that are subscribed with raw delivery,
 /// without a word (<https://docs.aws.amazon.com/sns/latest/dg/sns-message-attributes.html>).
-const MAX_ATTRIBUTES: usize = 10;
+pub const MAX_ATTRIBUTES: usize = 10;
 
 /// Characters of a name, and of a type (the page of SQS above).
 const MAX_NAME_CHARS: usize = 256;
 
 const INVALID: &str = "invalid-attribute";
 
-/// How the names of headers begin that the sources on AWS make of what they know of a message. It is not
-/// true of the message that is sent.
-const OF_SOURCES: [&str; 3] = ["sqs-", "sns-", "kinesis-"];
+/// How the names of headers begin that the sources on AWS make of what they know of a message, which is
+/// not true of the message that is sent; and those of the story of a dead letter, which has a place of its
+/// own.
+const NOT_SENT: [&str; 4] = ["sqs-", "sns-", "kinesis-", HEADER_PREFIX];
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attribute {
@@ -117,7 +119,7 @@ impl Attributes {
             Some(names) => names.iter().find(|known| known.eq_ignore_ascii_case(&text)).cloned(),
             None => {
                 let lower = text.to_ascii_lowercase();
-                (!OF_SOURCES.iter().any(|prefix| lower.starts_with(prefix))).then_some(text)
+                (!NOT_SENT.iter().any(|prefix| lower.starts_with(prefix))).then_some(text)
             }
         };
         match name.as_deref().and_then(wrong_name) {

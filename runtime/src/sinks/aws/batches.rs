@@ -31,11 +31,14 @@ pub trait Destination: Send + Sync + 'static {
     type Entry: Send + Sync + 'static;
 
     /// Makes an entry of a message that the codec has encoded. Called once a message and call, in order,
-    /// before anything of it is sent; it may wait for something else that has to be done first.
-    async fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Self::Entry>, Unmade>;
+    /// before anything of it is sent.
+    ///
+    /// # Errors
+    /// It can never be one.
+    fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Self::Entry>, Refused>;
 
-    /// Sends entries in one request and returns what became of each, in order; `None` if the answer does
-    /// not say. A request that got no answer may have been done.
+    /// Sends entries of one target in one request and returns what became of each, in order; `None` if the
+    /// answer does not say. A request that got no answer may have been done.
     async fn send(&self, entries: &[Arc<Self::Entry>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble>;
 }
 
@@ -46,17 +49,8 @@ pub struct Entry<E> {
     pub bytes: usize,
     /// Entries of the same one are sent one after the other.
     pub group: Option<String>,
-}
-
-/// Why a message is no entry.
-#[derive(Debug)]
-pub enum Unmade {
-    /// It can never be one.
-    Refused(Refused),
-    /// What has to be done first cannot be done now, by no message's fault: this one and those behind it
-    /// are not sent.
-    #[allow(dead_code, reason = "no entry needs anything yet")]
-    Call(CallError),
+    /// Only entries of the same one are sent in one request.
+    pub target: Option<Arc<str>>,
 }
 
 /// Why a message can never be sent.
@@ -69,12 +63,6 @@ pub struct Refused {
 impl Refused {
     pub fn new(code: &'static str, reason: impl Into<String>) -> Refused {
         Refused { code, reason: reason.into() }
-    }
-}
-
-impl From<Refused> for Unmade {
-    fn from(refused: Refused) -> Unmade {
-        Unmade::Refused(refused)
     }
 }
 
@@ -140,7 +128,7 @@ impl<D: Destination> Batches<D> {
     }
 
     /// Messages of a call as entries; those that can be none get their outcome.
-    async fn entries(&self, messages: &[MessageRef<'_>]) -> Call<D::Entry> {
+    fn entries(&self, messages: &[MessageRef<'_>]) -> Call<D::Entry> {
         let mut call = Call::new(messages.len(), self.limits);
         for (index, message) in messages.iter().enumerate() {
             let mut body = Vec::new();
@@ -149,14 +137,10 @@ impl<D: Destination> Batches<D> {
                 call.outcomes[index] = Some(Outcome::Reject { code: ENCODE_ERROR, reason });
                 continue;
             }
-            match self.destination.entry(message, body).await {
+            match self.destination.entry(message, body) {
                 Ok(entry) => call.add(index, entry),
-                Err(Unmade::Refused(Refused { code, reason })) => {
-                    call.outcomes[index] = Some(Outcome::Reject { code, reason });
-                }
-                Err(Unmade::Call(error)) => {
-                    call.unmade = Some(error);
-                    break;
+                Err(Refused { code, reason }) => {
+                    call.outcomes[index] = Some(Outcome::Reject { code, reason })
                 }
             }
         }
@@ -167,7 +151,7 @@ impl<D: Destination> Batches<D> {
 #[async_trait]
 impl<D: Destination> Sink for Batches<D> {
     async fn write(&mut self, messages: &[MessageRef<'_>]) -> Result<Outcomes, CallError> {
-        let mut call = self.entries(messages).await;
+        let mut call = self.entries(messages);
         // Dropped with the call, it gives up what is being sent.
         let mut running = JoinSet::new();
         loop {
@@ -191,7 +175,7 @@ impl<D: Destination> Sink for Batches<D> {
 struct Call<E> {
     limits: Limits,
     outcomes: Vec<Option<Outcome>>,
-    entries: Vec<Option<(Arc<E>, usize, Option<String>)>>,
+    entries: Vec<Option<Entry<Arc<E>>>>,
     /// Those that may be sent now: without a group, or the first of it.
     ready: BTreeSet<usize>,
     /// Those that wait for the one before them, by group. A group that has one unacknowledged is in it.
@@ -200,8 +184,6 @@ struct Call<E> {
     divided: VecDeque<Vec<usize>>,
     /// Why no more requests are made.
     over: Option<CallError>,
-    /// Why not all messages became entries.
-    unmade: Option<CallError>,
 }
 
 impl<E> Call<E> {
@@ -214,12 +196,11 @@ impl<E> Call<E> {
             behind: HashMap::new(),
             divided: VecDeque::new(),
             over: None,
-            unmade: None,
         }
     }
 
     fn add(&mut self, index: usize, entry: Entry<E>) {
-        let Entry { what, bytes, group } = entry;
+        let Entry { what, bytes, group, target } = entry;
         match group.as_ref().and_then(|group| self.behind.get_mut(group)) {
             Some(behind) => behind.push_back(index),
             None => {
@@ -229,7 +210,7 @@ impl<E> Call<E> {
                 }
             }
         }
-        self.entries[index] = Some((Arc::new(what), bytes, group));
+        self.entries[index] = Some(Entry { what: Arc::new(what), bytes, group, target });
     }
 
     /// Takes the entries of the next request; `None` if there is nothing to send now.
@@ -240,22 +221,27 @@ impl<E> Call<E> {
         if let Some(part) = self.divided.pop_front() {
             return Some(part);
         }
+        let first = self.entries[*self.ready.first()?].as_ref();
+        let target = first.and_then(|entry| entry.target.clone());
         let (mut taken, mut bytes) = (Vec::new(), 0_usize);
-        while taken.len() < self.limits.messages
-            && let Some(&index) = self.ready.first()
-        {
-            bytes += self.entries[index].as_ref().map_or(0, |(_, bytes, _)| *bytes);
-            if !taken.is_empty() && bytes > self.limits.bytes {
+        for &index in &self.ready {
+            let Some(entry) = self.entries[index].as_ref().filter(|entry| entry.target == target) else {
+                continue;
+            };
+            bytes += entry.bytes;
+            if taken.len() == self.limits.messages || (!taken.is_empty() && bytes > self.limits.bytes) {
                 break;
             }
-            self.ready.remove(&index);
             taken.push(index);
         }
-        (!taken.is_empty()).then_some(taken)
+        for index in &taken {
+            self.ready.remove(index);
+        }
+        Some(taken)
     }
 
     fn entries_at(&self, indexes: &[usize]) -> Vec<Arc<E>> {
-        let entry = |&index: &usize| self.entries[index].as_ref().map(|(entry, ..)| Arc::clone(entry));
+        let entry = |&index: &usize| self.entries[index].as_ref().map(|entry| Arc::clone(&entry.what));
         indexes.iter().filter_map(entry).collect()
     }
 
@@ -297,7 +283,7 @@ impl<E> Call<E> {
         let entry = self.entries[index].take();
         // Otherwise those behind it must wait for it.
         if is_over
-            && let Some((_, _, Some(group))) = entry
+            && let Some(Entry { group: Some(group), .. }) = entry
             && let Some(next) = self.behind.get_mut(&group).and_then(VecDeque::pop_front)
         {
             self.ready.insert(next);
@@ -315,10 +301,7 @@ impl<E> Call<E> {
         }
     }
 
-    fn summary(mut self) -> Result<Outcomes, CallError> {
-        if let Some(why) = self.unmade.take() {
-            self.end(why);
-        }
+    fn summary(self) -> Result<Outcomes, CallError> {
         let outcomes = self.outcomes;
         match self.over {
             Some(why) if outcomes.iter().all(Option::is_none) => return Err(why),

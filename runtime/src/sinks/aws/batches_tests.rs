@@ -10,7 +10,7 @@ use rand::{RngExt, SeedableRng};
 
 use super::super::testing::{Plain, batch_of_orders};
 use super::super::{CallError, Outcome, Outcomes, Sink};
-use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble, Unmade};
+use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble};
 use crate::aws::{Failure, Kind};
 use crate::message::{Batch, MessageRef};
 
@@ -37,7 +37,6 @@ struct Temper {
     entry_silent: u32,
     not_done: u32,
     done_unanswered: u32,
-    not_made: u32,
 }
 
 /// Payloads are `group:number`, with more behind it; `bad` in it is refused.
@@ -74,15 +73,13 @@ impl Simulated {
 impl Destination for Simulated {
     type Entry = String;
 
-    async fn entry(&self, _: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<String>, Unmade> {
+    fn entry(&self, _: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<String>, Refused> {
         let body = String::from_utf8(body).unwrap();
         if body.contains("unmakeable") {
-            return Err(Refused::new("unmakeable", "it says so").into());
+            return Err(Refused::new("unmakeable", "it says so"));
         }
-        if self.chance(self.temper.not_made) {
-            return Err(Unmade::Call(failure(Kind::Unavailable).as_call_error()));
-        }
-        Ok(Entry { bytes: body.len(), group: group_of(&body).map(str::to_owned), what: body })
+        let target = (body.len() % 2 == 0).then(|| "even".into());
+        Ok(Entry { bytes: body.len(), group: group_of(&body).map(str::to_owned), what: body, target })
     }
 
     async fn send(&self, entries: &[Arc<String>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
@@ -236,7 +233,6 @@ async fn p1_p3_p4_order_holds_and_nothing_is_lost_whatever_fails() {
             entry_silent: of(30),
             not_done: of(60),
             done_unanswered: of(50),
-            not_made: of(10),
         };
         let groups = random.random_range(1..12);
         let orders = random.random_range(1..6);

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble, Unmade};
+use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble};
 use super::places::{Key, Place};
 use crate::aws::{Access, Connection, Failure};
 use crate::config::parse;
@@ -207,13 +207,13 @@ fn partition_key(bytes: &[u8]) -> String {
 impl Destination for Stream {
     type Entry = PutRecordsRequestEntry;
 
-    async fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Self::Entry>, Unmade> {
+    fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Self::Entry>, Refused> {
         let group = self.partition_key(message)?;
         let partition_key = group.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
         let bytes = body.len() + partition_key.len();
         if bytes > MAX_BYTES.as_usize() {
             let reason = format!("it is {bytes} bytes with its partition key, and Kinesis takes {MAX_BYTES}");
-            return Err(Refused::new("too-large", reason).into());
+            return Err(Refused::new("too-large", reason));
         }
         let entry = PutRecordsRequestEntry::builder()
             .data(Blob::new(body))
@@ -221,7 +221,7 @@ impl Destination for Stream {
             .set_explicit_hash_key(self.hash_key(message)?)
             .build()
             .map_err(|error| Refused::new("invalid-message", error.to_string()))?;
-        Ok(Entry { what: entry, bytes, group })
+        Ok(Entry { what: entry, bytes, group, target: None })
     }
 
     async fn send(&self, entries: &[Arc<Self::Entry>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {

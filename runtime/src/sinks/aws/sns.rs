@@ -1,6 +1,7 @@
 //! `sns`: publishes messages to a topic.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,11 +14,13 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use super::attributes::{self, Attribute, Attributes, Value};
-use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble, Unmade};
+use super::attributes::{Attribute, Attributes, Value};
+use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble};
+use super::body::{Bodies, Encoding, Parts};
 use super::fifo::{Deduplication, Ids, Keys};
 use super::places::Key;
-use super::{Encoding, text};
+use crate::aws::claim_check::{PutSection, Putter};
+use crate::aws::fanout::{Fanout, Subscription};
 use crate::aws::{Access, Connection, Failure};
 use crate::config::parse;
 use crate::config::problem::Problem;
@@ -104,6 +107,11 @@ pub struct SnsSink {
     /// How bytes become the text that a message of SNS is.
     #[serde(default)]
     encoding: Encoding,
+    /// Payloads that are too large for the topic, or larger than one wants there, go to S3.
+    claim_check: Option<PutSection>,
+    /// Queues that get messages of the topic, for `millstream aws fanout`.
+    #[serde(default)]
+    subscriptions: Vec<Subscription>,
     /// Messages of a request, at most; SNS takes 10.
     #[serde(default = "max_messages_default")]
     max_messages: usize,
@@ -174,6 +182,21 @@ impl SinkConfig for SnsSink {
         }
         self.keys().check("topic", problems);
         self.attributes().check(true, problems);
+        if let Some(claim_check) = &self.claim_check {
+            claim_check.check(&context.base, self.max_bytes, problems);
+            if self.deduplication == Some(Deduplication::Content) {
+                problems.push(
+                    Problem::new(
+                        "/deduplication",
+                        "the body of a payload in S3 is another one each time it is sent",
+                    )
+                    .help("no `deduplication`, or a place in the message"),
+                );
+            }
+        }
+        for (index, subscription) in self.subscriptions.iter().enumerate() {
+            subscription.check(&format!("/subscriptions/{index}"), problems);
+        }
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
     }
 
@@ -188,14 +211,32 @@ impl SinkConfig for SnsSink {
         true
     }
 
+    fn fanout(&self, base: &Path) -> Option<Fanout> {
+        (!self.subscriptions.is_empty()).then(|| Fanout {
+            topic: self.topic.clone(),
+            subscriptions: self.subscriptions.clone(),
+            access: self.aws.clone(),
+            base: base.to_owned(),
+        })
+    }
+
     fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>> {
         let topic = Topic {
             connection: Connection::new(self.aws.clone(), &context.base, Duration::ZERO),
             client: OnceCell::new(),
             ids: self.keys().ids(&context).context("the keys of the topic")?,
-            attributes: self.attributes(),
-            encoding: self.encoding,
-            max_bytes: self.max_bytes,
+            bodies: Bodies {
+                service: "SNS",
+                encoding: self.encoding,
+                attributes: self.attributes(),
+                dead_letters: context.codec.media_type() == RAW,
+                claim_check: self
+                    .claim_check
+                    .as_ref()
+                    .map(|section| Putter::new(section, &self.aws, &context.base)),
+                max_bytes: self.max_bytes,
+                limit: "`max_bytes` is",
+            },
             subject: self.subject.clone(),
             subject_header: self.subject_header.clone(),
             topic: self.topic.clone(),
@@ -209,15 +250,23 @@ fn is_subject(text: &str) -> bool {
     (1..SUBJECT_CHARS).contains(&chars) && !text.chars().any(char::is_control)
 }
 
+/// The media type of the codec `raw`, whose payloads are those of the messages.
+const RAW: &str = "application/octet-stream";
+
+/// A message for the topic.
+pub struct Publishing {
+    entry: PublishBatchRequestEntry,
+    /// Its body goes to S3 before.
+    aside: bool,
+}
+
 /// A topic that messages are published to.
 struct Topic {
     connection: Connection,
     client: OnceCell<Client>,
     topic: String,
     ids: Ids,
-    attributes: Attributes,
-    encoding: Encoding,
-    max_bytes: ByteSize,
+    bodies: Bodies,
     subject: Option<String>,
     subject_header: Option<String>,
 }
@@ -245,17 +294,10 @@ impl Topic {
 
 #[async_trait]
 impl Destination for Topic {
-    type Entry = PublishBatchRequestEntry;
+    type Entry = Publishing;
 
-    async fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Self::Entry>, Unmade> {
-        let body = text(self.encoding, body, "SNS")?;
-        let attributes = self.attributes.of(message)?;
-        let bytes = body.len() + attributes::bytes(&attributes);
-        if bytes > self.max_bytes.as_usize() {
-            let reason =
-                format!("it is {bytes} bytes with its attributes, and `max_bytes` is {}", self.max_bytes);
-            return Err(Refused::new("too-large", reason).into());
-        }
+    fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Publishing>, Refused> {
+        let Parts { body, attributes, aside, bytes } = self.bodies.of(message, body)?;
         let group = self.ids.group(message)?;
         let of_group = group.as_deref().unwrap_or_default();
         let deduplication = self.ids.deduplication(message, of_group, &body, &attributes)?;
@@ -269,18 +311,23 @@ impl Destination for Topic {
             .set_message_deduplication_id(deduplication)
             .build()
             .map_err(|error| Refused::new("invalid-message", error.to_string()))?;
-        Ok(Entry { what: entry, bytes, group: group.filter(|_| self.ids.is_fifo) })
+        let group = group.filter(|_| self.ids.is_fifo);
+        Ok(Entry { what: Publishing { entry, aside }, bytes, group, target: None })
     }
 
-    async fn send(&self, entries: &[Arc<Self::Entry>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
+    async fn send(&self, entries: &[Arc<Publishing>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
         let client = self.client().await?;
-        let numbered = entries.iter().enumerate().map(|(number, entry)| {
-            let mut entry = Self::Entry::clone(entry);
+        let mut numbered = Vec::with_capacity(entries.len());
+        for (number, publishing) in entries.iter().enumerate() {
+            let mut entry = publishing.entry.clone();
             entry.id = number.to_string();
-            entry
-        });
+            if publishing.aside {
+                entry.message = self.bodies.put_aside(entry.message.into()).await?;
+            }
+            numbered.push(entry);
+        }
         let request = client.publish_batch().topic_arn(&self.topic);
-        let answer = request.set_publish_batch_request_entries(Some(numbered.collect())).send().await;
+        let answer = request.set_publish_batch_request_entries(Some(numbered)).send().await;
         let what = || format!("PublishBatch to {}", self.topic);
         let answer = answer.map_err(|error| Failure::of(&what(), &error))?;
         let mut results: Vec<Option<Result<(), Failure>>> = vec![None; entries.len()];

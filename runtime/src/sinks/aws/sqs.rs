@@ -1,7 +1,7 @@
 //! `sqs`: sends messages to a queue.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -9,20 +9,22 @@ use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
 use aws_smithy_types::Blob;
-use reqwest::Url;
+use glob::Pattern;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use super::attributes::{self, Attribute, Attributes, Value};
-use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble, Unmade};
+use super::attributes::{Attribute, Attributes, Value};
+use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble};
+use super::body::{Bodies, Encoding, Parts};
 use super::fifo::{Deduplication, Ids, Keys};
 use super::places::Key;
-use super::{Encoding, is_allowed, text};
-use crate::aws::{Access, Connection, Failure};
+use crate::aws::claim_check::{PutSection, Putter};
+use crate::aws::{Access, Connection, DeadLetterQueue, Failure, Kind, queue};
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
+use crate::dead_letters::Elsewhere;
 use crate::message::MessageRef;
 use crate::sinks::{Sink, SinkConfig, SinkContext, SinkSpec, SinkTraits};
 
@@ -68,7 +70,15 @@ const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
 #[serde(deny_unknown_fields)]
 pub struct SqsSink {
     /// The queue, by name or by url. While there is none the sink waits.
-    queue: String,
+    queue: Option<String>,
+    /// Name of a header of the message that says its queue by name or url, as for a reply. Without it, with
+    /// one that does not match `queues`, or one that does not exist, the message becomes a dead letter
+    /// (`no-queue`, `queue-not-allowed`, `unknown-queue`). These are standard queues.
+    queue_header: Option<String>,
+    /// Names that queues named by `queue_header` may have, as `"replies-*"`: whoever sends messages could
+    /// otherwise have us write to any queue that we may.
+    #[serde(default)]
+    queues: Vec<String>,
     /// How AWS is reached.
     #[serde(default)]
     aws: Access,
@@ -101,6 +111,8 @@ pub struct SqsSink {
     /// How bytes become the text that a message of SQS is.
     #[serde(default)]
     encoding: Encoding,
+    /// Payloads that are too large for SQS, or larger than one wants there, go to S3.
+    claim_check: Option<PutSection>,
     /// Messages of a request, at most; SQS takes 10.
     #[serde(default = "max_messages_default")]
     max_messages: usize,
@@ -126,7 +138,7 @@ fn concurrency_default() -> usize {
 
 impl SqsSink {
     fn is_fifo(&self) -> bool {
-        self.queue.ends_with(".fifo")
+        self.queue.as_deref().is_some_and(queue::is_fifo)
     }
 
     fn keys(&self) -> Keys<'_> {
@@ -150,21 +162,42 @@ impl SqsSink {
     }
 
     fn check_queue(&self, problems: &mut Vec<Problem>) {
-        let help = "its name, as \"orders\" or \"orders.fifo\", or its url";
-        let name = match self.queue.contains("://") {
-            false => self.queue.as_str(),
-            true => match Url::parse(&self.queue) {
-                Ok(url) if matches!(url.scheme(), "http" | "https") => {
-                    self.queue.rsplit('/').next().unwrap_or_default()
-                }
-                _ => "",
-            },
-        };
-        // <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html>
-        let is_char = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-        let plain = name.strip_suffix(".fifo").unwrap_or(name);
-        if plain.is_empty() || name.len() > 80 || !plain.bytes().all(is_char) {
-            problems.push(Problem::new("/queue", format!("{:?} is no queue", self.queue)).help(help));
+        match (&self.queue, &self.queue_header) {
+            (None, None) => {
+                let message = "neither `queue` nor `queue_header` says where messages go";
+                problems.push(Problem::new("", message).help("add: queue = \"...\""));
+            }
+            (Some(_), Some(_)) => {
+                let message = "`queue` and `queue_header` cannot both say where messages go";
+                problems.push(Problem::new("/queue_header", message).help("remove one of them"));
+            }
+            (Some(queue), None) if !queue::is_queue(queue) => {
+                problems.push(
+                    Problem::new("/queue", format!("{queue:?} is no queue"))
+                        .help("its name, as \"orders\" or \"orders.fifo\", or its url"),
+                );
+            }
+            (None, Some(header)) if header.is_empty() => {
+                problems.push(Problem::new("/queue_header", "a header has a name"));
+            }
+            _ => {}
+        }
+        if self.queue_header.is_some() && self.queues.is_empty() {
+            problems.push(
+                Problem::new("/queue_header", "it must be said which queues a message may name")
+                    .help("queues = [\"replies-*\"]"),
+            );
+        }
+        if self.queue_header.is_none() && !self.queues.is_empty() {
+            problems.push(Problem::new("/queues", "no `queue_header` names any").help("remove it"));
+        }
+        for (index, pattern) in self.queues.iter().enumerate() {
+            if let Err(error) = Pattern::new(pattern) {
+                problems.push(
+                    Problem::new(format!("/queues/{index}"), format!("{pattern:?} is no pattern: {error}"))
+                        .help("a name, in which `*` stands for anything"),
+                );
+            }
         }
     }
 
@@ -195,6 +228,18 @@ impl SinkConfig for SqsSink {
         self.keys().check("queue", problems);
         self.check_delay(problems);
         self.attributes().check(false, problems);
+        if let Some(claim_check) = &self.claim_check {
+            claim_check.check(&context.base, MAX_BYTES, problems);
+            if self.deduplication == Some(Deduplication::Content) {
+                problems.push(
+                    Problem::new(
+                        "/deduplication",
+                        "the body of a payload in S3 is another one each time it is sent",
+                    )
+                    .help("no `deduplication`, or a place in the message"),
+                );
+            }
+        }
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
     }
 
@@ -209,54 +254,129 @@ impl SinkConfig for SqsSink {
         true
     }
 
+    fn dead_letters(&self, context: &SinkContext) -> Option<Arc<dyn Elsewhere>> {
+        // Of a group only ten can be looked at.
+        let queue = self.queue.clone().filter(|queue| !queue::is_fifo(queue) && self.is_raw(context))?;
+        Some(Arc::new(DeadLetterQueue {
+            queue,
+            access: self.aws.clone(),
+            claim_check: self.claim_check.clone(),
+            base: context.base.clone(),
+            pipeline: context.pipeline.clone(),
+        }))
+    }
+
     fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>> {
-        let queue = Queue {
+        let putter = self.claim_check.as_ref().map(|section| Putter::new(section, &self.aws, &context.base));
+        let target = match (&self.queue, &self.queue_header) {
+            (Some(queue), None) => Target::Queue(queue.as_str().into()),
+            (None, Some(header)) => Target::Header {
+                name: header.clone(),
+                allowed: self.queues.iter().map(|pattern| Pattern::new(pattern)).collect::<Result<_, _>>()?,
+            },
+            _ => anyhow::bail!("either `queue` or `queue_header` says where messages go"),
+        };
+        let queues = Queues {
             connection: Connection::new(self.aws.clone(), &context.base, Duration::ZERO),
             client: OnceCell::new(),
-            url: OnceCell::new(),
+            urls: Mutex::default(),
+            target,
             ids: self.keys().ids(&context).context("the keys of the queue")?,
-            attributes: self.attributes(),
-            encoding: self.encoding,
+            bodies: Bodies {
+                service: "SQS",
+                encoding: self.encoding,
+                attributes: self.attributes(),
+                dead_letters: self.is_raw(&context),
+                claim_check: putter,
+                max_bytes: MAX_BYTES,
+                limit: "SQS takes",
+            },
             delay: self.delay.map(|delay| delay.0.as_secs() as i32),
             delay_header: self.delay_header.clone(),
-            queue: self.queue.clone(),
         };
-        Ok(Box::new(Batches::new(queue, context.codec, self.limits())))
+        Ok(Box::new(Batches::new(queues, context.codec, self.limits())))
     }
 }
 
-/// A queue that messages are sent to.
-struct Queue {
+/// The media type of the codec `raw`, whose payloads are those of the messages.
+const RAW: &str = "application/octet-stream";
+
+impl SqsSink {
+    fn is_raw(&self, context: &SinkContext) -> bool {
+        context.codec.media_type() == RAW
+    }
+}
+
+/// Where messages go.
+enum Target {
+    Queue(Arc<str>),
+    Header { name: String, allowed: Vec<Pattern> },
+}
+
+/// Queues that messages are sent to.
+struct Queues {
     connection: Connection,
     client: OnceCell<Client>,
-    /// Name or url.
-    queue: String,
-    url: OnceCell<String>,
+    target: Target,
+    /// Of queues, by what messages or the section call them.
+    urls: Mutex<HashMap<Arc<str>, String>>,
     ids: Ids,
-    attributes: Attributes,
-    encoding: Encoding,
+    bodies: Bodies,
     delay: Option<i32>,
     delay_header: Option<String>,
 }
 
-impl Queue {
+/// Names come from messages, so their number has an end: beyond it all are asked for anew.
+const KNOWN_QUEUES: usize = 1000;
+
+/// A message for a queue.
+pub struct Sending {
+    queue: Arc<str>,
+    entry: SendMessageBatchRequestEntry,
+    /// Its body goes to S3 before.
+    aside: bool,
+}
+
+impl Queues {
     async fn client(&self) -> Result<&Client, Trouble> {
         let client =
             self.client.get_or_try_init(|| async { self.connection.config().await.map(Client::new) });
         client.await.map_err(|error| Trouble::Fatal(format!("{error:#}")))
     }
 
-    async fn url(&self, client: &Client) -> Result<&str, Failure> {
-        if self.queue.contains("://") {
-            return Ok(&self.queue);
+    async fn url(&self, client: &Client, queue: &Arc<str>) -> Result<String, Failure> {
+        let urls = || self.urls.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = urls().get(queue) {
+            return Ok(known.clone());
         }
-        let found = self.url.get_or_try_init(|| async {
-            let found = client.get_queue_url().queue_name(&self.queue).send().await;
-            let found =
-                found.map_err(|error| Failure::of(&format!("GetQueueUrl of {}", self.queue), &error))?;
-            Ok(found.queue_url().unwrap_or_default().to_owned())
-        });
-        Ok(found.await?.as_str())
+        let url = queue::url(client, queue).await?;
+        let mut urls = urls();
+        if urls.len() >= KNOWN_QUEUES {
+            urls.clear();
+        }
+        urls.insert(Arc::clone(queue), url.clone());
+        Ok(url)
+    }
+
+    fn queue(&self, message: &MessageRef<'_>) -> Result<Arc<str>, Refused> {
+        let (header, allowed) = match &self.target {
+            Target::Queue(queue) => return Ok(Arc::clone(queue)),
+            Target::Header { name, allowed } => (name, allowed),
+        };
+        let named = message.header(header).ok_or_else(|| {
+            Refused::new("no-queue", format!("it has no header {header} that says its queue"))
+        })?;
+        let queue = String::from_utf8_lossy(named);
+        let name = queue::name(&queue);
+        if !queue::is_queue(&queue)
+            || !allowed.iter().any(|pattern| pattern.matches(name))
+            || queue::is_fifo(name)
+        {
+            let reason =
+                format!("its header {header} names the queue {queue:?}, which `queues` does not allow");
+            return Err(Refused::new("queue-not-allowed", reason));
+        }
+        Ok(queue.as_ref().into())
     }
 
     fn delay(&self, message: &MessageRef<'_>) -> Result<Option<i32>, Refused> {
@@ -269,25 +389,40 @@ impl Queue {
             Refused::new("invalid-delay", reason)
         })
     }
+
+    /// The entries of a request, numbered; bodies that are to be in S3 are put there.
+    async fn numbered(&self, entries: &[Arc<Sending>]) -> Result<Vec<SendMessageBatchRequestEntry>, Trouble> {
+        let mut numbered = Vec::with_capacity(entries.len());
+        for (number, sending) in entries.iter().enumerate() {
+            let mut entry = sending.entry.clone();
+            entry.id = number.to_string();
+            if sending.aside {
+                entry.message_body = self.bodies.put_aside(entry.message_body.into()).await?;
+            }
+            numbered.push(entry);
+        }
+        Ok(numbered)
+    }
+
+    /// The outcome of entries for a queue that is not there: one that messages name may never be.
+    fn missing(&self, failure: Failure, entries: usize) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
+        match (&self.target, failure.kind) {
+            (Target::Header { .. }, Kind::Missing) => {
+                let refused = Failure { kind: Kind::Refused, code: "unknown-queue".to_owned(), ..failure };
+                Ok(vec![Some(Err(refused)); entries])
+            }
+            _ => Err(failure.into()),
+        }
+    }
 }
 
 #[async_trait]
-impl Destination for Queue {
-    type Entry = SendMessageBatchRequestEntry;
+impl Destination for Queues {
+    type Entry = Sending;
 
-    async fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Self::Entry>, Unmade> {
-        let body = text(self.encoding, body, "SQS")?;
-        if let Some(char) = body.chars().find(|&char| !is_allowed(char)) {
-            let help = "`encoding = \"base64\"` sends any bytes";
-            let reason = format!("the body holds {char:?}, which SQS does not take; {help}");
-            return Err(Refused::new("invalid-characters", reason).into());
-        }
-        let attributes = self.attributes.of(message)?;
-        let bytes = body.len() + attributes::bytes(&attributes);
-        if bytes > MAX_BYTES.as_usize() {
-            let reason = format!("it is {bytes} bytes with its attributes, and SQS takes {MAX_BYTES}");
-            return Err(Refused::new("too-large", reason).into());
-        }
+    fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Sending>, Refused> {
+        let queue = self.queue(message)?;
+        let Parts { body, attributes, aside, bytes } = self.bodies.of(message, body)?;
         let group = self.ids.group(message)?;
         let of_group = group.as_deref().unwrap_or_default();
         let deduplication = self.ids.deduplication(message, of_group, &body, &attributes)?;
@@ -301,21 +436,30 @@ impl Destination for Queue {
             .set_message_deduplication_id(deduplication)
             .build()
             .map_err(|error| Refused::new("invalid-message", error.to_string()))?;
-        Ok(Entry { what: entry, bytes, group: group.filter(|_| self.ids.is_fifo) })
+        Ok(Entry {
+            what: Sending { queue: Arc::clone(&queue), entry, aside },
+            bytes,
+            group: group.filter(|_| self.ids.is_fifo),
+            target: Some(queue),
+        })
     }
 
-    async fn send(&self, entries: &[Arc<Self::Entry>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
+    async fn send(&self, entries: &[Arc<Sending>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
+        let Some(queue) = entries.first().map(|sending| &sending.queue) else { return Ok(Vec::new()) };
         let client = self.client().await?;
-        let url = self.url(client).await?;
-        let numbered = entries.iter().enumerate().map(|(number, entry)| {
-            let mut entry = Self::Entry::clone(entry);
-            entry.id = number.to_string();
-            entry
-        });
-        let request = client.send_message_batch().queue_url(url).set_entries(Some(numbered.collect()));
-        let answer = request.send().await;
-        let what = || format!("SendMessageBatch to {}", self.queue);
-        let answer = answer.map_err(|error| Failure::of(&what(), &error))?;
+        let url = match self.url(client, queue).await {
+            Ok(url) => url,
+            Err(failure) => return self.missing(failure, entries.len()),
+        };
+        let numbered = self.numbered(entries).await?;
+        let request = client.send_message_batch().queue_url(url).set_entries(Some(numbered));
+        let answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                let failure = Failure::of(&format!("SendMessageBatch to {queue}"), &error);
+                return self.missing(failure, entries.len());
+            }
+        };
         let mut results: Vec<Option<Result<(), Failure>>> = vec![None; entries.len()];
         let done = answer.successful().iter().map(|done| (done.id(), Ok(())));
         let failed = answer.failed().iter().map(|failed| {

@@ -5,7 +5,8 @@ use serde_json::{Value as Json, json};
 use super::super::SinkSpec;
 use super::super::testing::context;
 use super::attributes::{Attribute, Attributes, Value};
-use super::{Encoding, kinesis, sns, sqs, text};
+use super::body::{Encoding, text};
+use super::{kinesis, sns, sqs};
 use crate::message::{Batch, BatchBuilder, Message, Position};
 
 fn one(headers: &[(&str, &[u8])]) -> Batch {
