@@ -1,6 +1,7 @@
 //! Sources, sinks and codecs: from a section of the file to the component that its table names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema};
 use serde::de::DeserializeOwned;
@@ -16,7 +17,7 @@ use crate::codecs::{CODECS, CodecSpec};
 use crate::config::assemble::Folders;
 use crate::sinks::{SINKS, SinkContext};
 use crate::sources::{SOURCES, SourceContext};
-use crate::store::Checkpoints;
+use crate::store::{Checkpoints, FailureCounts};
 
 /// `[source]`.
 pub fn source(document: &mut Document, folders: &Folders, value: Value) -> Option<SourceSection> {
@@ -37,6 +38,7 @@ pub fn source(document: &mut Document, folders: &Folders, value: Value) -> Optio
         codec: Arc::clone(&codec),
         max_message_bytes: common.max_message_bytes.as_usize(),
         checkpoints: Arc::new(NoCheckpoints),
+        failures: Arc::new(NoCheckpoints),
         budget: super::Settings::default().budget.as_usize(),
         budget_is_used_up: Arc::default(),
         waits: Arc::default(),
@@ -286,5 +288,19 @@ impl Checkpoints for NoCheckpoints {
 
     fn save(&self, checkpoints: &[(String, Value)]) -> anyhow::Result<()> {
         anyhow::bail!("{} checkpoints were saved during a check", checkpoints.len())
+    }
+}
+
+impl FailureCounts for NoCheckpoints {
+    fn load_failures(&self, _retention: Duration) -> anyhow::Result<Vec<(String, u32)>> {
+        Ok(Vec::new())
+    }
+
+    fn add_failures(&self, messages: &[String]) -> anyhow::Result<()> {
+        anyhow::bail!("{} messages failed during a check", messages.len())
+    }
+
+    fn forget_failures(&self, _messages: &[String]) -> anyhow::Result<()> {
+        Ok(())
     }
 }

@@ -30,6 +30,9 @@ use crate::sources::OpenSource;
 /// Header that a replayed message carries: how often it has been replayed, so that a loop ends.
 pub const REPLAYS_HEADER: &str = "millstream-replays";
 
+/// The header in which the source `sqs` tells how often the queue has handed a message out.
+pub const RECEIVE_COUNT_HEADER: &str = "sqs-receive-count";
+
 /// A message that was given up, as it was read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeadLetter {
@@ -140,7 +143,8 @@ impl DeadLetter {
     /// The id that goes with the other fields. It is made of where the message came from, where it
     /// failed, where it was still to go, and of the message itself, since a source without a memory
     /// (a server, a pipe) may use a position again for another one. What differs from one reading or
-    /// replay of a message to the next (times, attempts, the mark of a replay) has no part in it.
+    /// replay of a message to the next (times, attempts, the mark of a replay, how often a queue has handed
+    /// it out) has no part in it.
     pub fn derive_id(&self) -> String {
         let mut hash = Sha256::new();
         let mut add = |part: &[u8]| {
@@ -156,7 +160,8 @@ impl DeadLetter {
             add(part.as_deref().unwrap_or_default());
         }
         for (name, value) in &self.message.headers {
-            if !name.eq_ignore_ascii_case(REPLAYS_HEADER.as_bytes()) {
+            let changes = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
+            if ![REPLAYS_HEADER, RECEIVE_COUNT_HEADER].iter().any(changes) {
                 add(name);
                 add(value);
             }

@@ -486,7 +486,7 @@ impl ReplayCommitter {
     fn note(&self, settled: Vec<SettledRow>) -> Vec<(Position, InFlight)> {
         let mut state = self.desk.lock();
         let mut ended = Vec::new();
-        for SettledRow { position, outcome } in settled {
+        for SettledRow { position, outcome, .. } in settled {
             let Some(letter) = state.in_flight.get_mut(&position) else { continue };
             match outcome {
                 SettledAs::Delivered => letter.delivered = true,

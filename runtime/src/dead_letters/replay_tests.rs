@@ -89,7 +89,11 @@ async fn run(
         // As the ledger does it.
         mark(&mut batch, &replays);
         let rows = batch.messages().filter_map(|message| {
-            settle(message, &rejected).map(|outcome| SettledRow { position: message.position(), outcome })
+            settle(message, &rejected).map(|outcome| SettledRow {
+                position: message.position(),
+                outcome,
+                failures: 0,
+            })
         });
         let rows: Vec<SettledRow> = rows.collect();
         has_open |= rows.len() < batch.len();
@@ -229,6 +233,7 @@ async fn p2_what_is_given_back_when_the_pipeline_stops_stays() {
         let settled = |(message, outcome): (MessageRef<'_>, SettledAs)| SettledRow {
             position: message.position(),
             outcome,
+            failures: 0,
         };
         committer.each(read.batch.messages().zip(outcomes).map(settled).collect()).await
     })
@@ -247,7 +252,7 @@ async fn p8_a_replay_that_is_stopped_while_it_reads_again_says_so() {
         let waiting = tokio::time::timeout(Duration::from_millis(10), reader.read(LIMIT));
         assert!(waiting.await.is_err(), "it may be given back");
         let position = letter(1).position;
-        committer.each(vec![SettledRow { position, outcome: SettledAs::Returned }]).await?;
+        committer.each(vec![SettledRow { position, outcome: SettledAs::Returned, failures: 0 }]).await?;
         assert!(matches!(reader.read(LIMIT).await?, Read::Batch(_)));
         Ok(())
     })
@@ -336,7 +341,7 @@ async fn two_of_the_same_message_are_not_in_flight_at_once() {
         assert_eq!(first.batch.len(), 1);
         let mut second = Box::pin(reader.read(LIMIT));
         assert!(tokio::time::timeout(Duration::from_millis(10), &mut second).await.is_err());
-        let settled = |position| vec![SettledRow { position, outcome: SettledAs::Delivered }];
+        let settled = |position| vec![SettledRow { position, outcome: SettledAs::Delivered, failures: 0 }];
         committer.each(settled(letter(1).position)).await?;
         assert_eq!(stored(&store), [twin.clone(), letter(3)]);
         let Read::Batch(second) = second.await? else { panic!("it has ended") };
@@ -361,7 +366,7 @@ async fn p6_reads_hold_what_the_limit_allows() {
         for limit in [ReadLimit { rows: 2, bytes: 1 << 20 }, ReadLimit { rows: 100, bytes: 1 }, LIMIT] {
             let Read::Batch(read) = reader.read(limit).await? else { panic!("it has ended") };
             reads.lock().unwrap().push(read.batch.len());
-            let settled = |position| SettledRow { position, outcome: SettledAs::Delivered };
+            let settled = |position| SettledRow { position, outcome: SettledAs::Delivered, failures: 0 };
             committer.each(read.batch.messages().map(|m| settled(m.position())).collect()).await?;
         }
         assert!(matches!(reader.read(LIMIT).await?, Read::End));

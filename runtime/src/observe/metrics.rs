@@ -45,6 +45,8 @@ pub struct Metrics {
     pub kafka_rebalances: IntCounterVec,
     pub kafka_commit: HistogramVec,
     pub kafka_transactions: IntCounterVec,
+    pub sqs_messages: IntGaugeVec,
+    pub sqs_age: IntGaugeVec,
 }
 
 /// From half a millisecond to half a minute.
@@ -219,6 +221,16 @@ impl Metrics {
                 "millstream_kafka_transactions_total",
                 "transactions by how they ended: committed or aborted",
                 &["pipeline", "result"],
+            ),
+            sqs_messages: gauge(
+                "millstream_sqs_messages",
+                "messages of a queue that is read, about: visible, in flight (with whom ever) or delayed",
+                &["pipeline", "queue", "state"],
+            ),
+            sqs_age: gauge(
+                "millstream_sqs_age_seconds",
+                "age of the oldest message that was received within the last 30 to 60 s, since it was sent",
+                &["pipeline", "queue"],
             ),
             registry,
             watched: Mutex::default(),

@@ -36,7 +36,7 @@ fn running(below: &str, letters: &[DeadLetter]) -> Running {
 async fn deliver_all(source: OpenSource) {
     let OpenSource { mut reader, mut committer, .. } = source;
     while let Read::Batch(read) = reader.read(ReadLimit { rows: 10, bytes: 1000 }).await.unwrap() {
-        let settled = |position| SettledRow { position, outcome: SettledAs::Delivered };
+        let settled = |position| SettledRow { position, outcome: SettledAs::Delivered, failures: 0 };
         committer
             .each(read.batch.messages().map(|message| settled(message.position())).collect())
             .await

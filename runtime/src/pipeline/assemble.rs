@@ -114,6 +114,7 @@ pub fn assemble(
                 codec: source.codec,
                 max_message_bytes: source.common.max_message_bytes.as_usize(),
                 checkpoints: Arc::new(folder.clone()),
+                failures: Arc::new(folder.clone()),
                 budget: settings.budget.as_usize(),
                 budget_is_used_up: budget.used_up(),
                 waits: Arc::clone(&waits),

@@ -407,11 +407,13 @@ impl Delivery {
             Outcome::Retry { reason, after } => {
                 let delay = next_delay(&self.shared.retry, piece.attempts, after);
                 piece.attempts += 1;
+                piece.held.note_failure();
                 let again = piece.attempts < self.shared.retry.max_attempts;
                 ("retries-exhausted", reason, again.then_some(delay))
             }
             Outcome::Reject { code, reason } => {
                 piece.attempts += 1;
+                piece.held.note_failure();
                 (code, reason, None)
             }
         };

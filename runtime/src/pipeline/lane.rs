@@ -166,6 +166,9 @@ impl Lane {
         // What queues up behind those, by its row and the plugin it is to enter next.
         let mut behind: Vec<(u32, Held, usize)> = Vec::new();
         for Aside { held, parent, verdict } in asides {
+            if verdict.is_failure() {
+                held.note_failure();
+            }
             match verdict {
                 FateVerdict::Retry { code, reason } => {
                     let attempts = attempts + 1;

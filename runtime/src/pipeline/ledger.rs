@@ -152,6 +152,8 @@ struct Claim {
     replays: Vec<Replayed>,
     /// Reasons of dead-lettered rows, for [`CommitKind::Each`].
     reasons: HashMap<u32, String>,
+    /// Failed attempts at a row and its descendants, for [`CommitKind::Each`].
+    failures: HashMap<u32, u32>,
     /// Rows that plugins wrote state for.
     staged: HashSet<u32>,
 }
@@ -279,6 +281,7 @@ impl Ledger {
             opened_at_ms: jiff::Timestamp::now().as_millisecond(),
             replays,
             reasons: HashMap::new(),
+            failures: HashMap::new(),
             staged: HashSet::new(),
         }));
         let claim = state.next_claim() - 1;
@@ -509,6 +512,7 @@ impl State {
                         RowOutcome { delivered: true, .. } => SettledAs::Delivered,
                         RowOutcome { .. } => SettledAs::Filtered,
                     },
+                    failures: claim.failures.remove(&row.claim_row).unwrap_or(0),
                 });
             }
         }

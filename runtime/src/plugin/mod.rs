@@ -191,6 +191,16 @@ pub enum FateVerdict {
     Faulted(Arc<Fault>),
 }
 
+impl FateVerdict {
+    /// Whether it is an attempt at the message that failed.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            FateVerdict::Dropped | FateVerdict::Duplicate(_) => false,
+            FateVerdict::Rejected { .. } | FateVerdict::Retry { .. } | FateVerdict::Faulted(_) => true,
+        }
+    }
+}
+
 /// How a plugin failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

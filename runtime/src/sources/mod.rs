@@ -9,6 +9,8 @@ mod generate;
 mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "aws")]
+pub mod sqs;
 mod stdin;
 mod stream;
 #[cfg(test)]
@@ -25,7 +27,7 @@ use crate::config::problem::Problem;
 use crate::message::{Batch, Position};
 use crate::observe::metrics::Metrics;
 use crate::observe::waits::Waits;
-use crate::store::Checkpoints;
+use crate::store::{Checkpoints, FailureCounts};
 use crate::transactions::{TransactionError, Transactions};
 
 /// Every source there is, in the order of the reference.
@@ -35,6 +37,8 @@ pub static SOURCES: &[SourceSpec] = &[
     http::SPEC,
     #[cfg(feature = "kafka")]
     kafka::SPEC,
+    #[cfg(feature = "aws")]
+    sqs::SPEC,
     generate::SPEC,
 ];
 
@@ -84,6 +88,8 @@ pub struct SourceContext {
     /// Over it a message becomes a dead letter with its first part and its size.
     pub max_message_bytes: usize,
     pub checkpoints: Arc<dyn Checkpoints>,
+    /// For a queue that hands a message out again: how often it has failed.
+    pub failures: Arc<dyn FailureCounts>,
     /// The budget of the pipeline (P6), in bytes.
     pub budget: usize,
     /// True while the budget of P6 is used up and nothing is read.
@@ -187,12 +193,12 @@ pub struct Replayed {
     pub read_at_ms: i64,
 }
 
-/// Something that was read and is no message. Its row holds the bytes as they were (or their
+/// Something that was read and is no message, or one that is not tried any more. Its row holds the bytes as they were (or their
 /// first part, if there were too many).
 #[derive(Debug)]
 pub struct RejectedRow {
     pub row: u32,
-    /// `decode-error` or `too-large`.
+    /// `decode-error`, `too-large` or `max-failures`.
     pub code: &'static str,
     pub reason: String,
 }
@@ -253,6 +259,9 @@ pub trait Committer: Send {
 pub struct SettledRow {
     pub position: Position,
     pub outcome: SettledAs,
+    /// Attempts at it, or at what was made of it, that failed while it was in flight. A sink that is not
+    /// there fails nothing.
+    pub failures: u32,
 }
 
 /// What became of a source message, the worst of its descendants counting.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Read, ReadBatch, ReadLimit, Reader, SourceContext};
 use crate::codecs::tests::decoder;
 use crate::message::Position;
-use crate::store::Checkpoints;
+use crate::store::{Checkpoints, FailureCounts};
 
 /// Checkpoints that are lost with the process.
 #[derive(Default)]
@@ -25,6 +25,27 @@ impl Checkpoints for MemoryCheckpoints {
     }
 }
 
+/// Counts of failures that are lost with the process.
+#[derive(Default)]
+pub struct MemoryFailures(pub Mutex<BTreeMap<String, u32>>);
+
+impl FailureCounts for MemoryFailures {
+    fn load_failures(&self, _retention: Duration) -> anyhow::Result<Vec<(String, u32)>> {
+        Ok(self.0.lock().unwrap().clone().into_iter().collect())
+    }
+
+    fn add_failures(&self, messages: &[String]) -> anyhow::Result<()> {
+        let mut known = self.0.lock().unwrap();
+        messages.iter().for_each(|message| *known.entry(message.clone()).or_default() += 1);
+        Ok(())
+    }
+
+    fn forget_failures(&self, messages: &[String]) -> anyhow::Result<()> {
+        self.0.lock().unwrap().retain(|message, _| !messages.contains(message));
+        Ok(())
+    }
+}
+
 /// What a pipeline with this codec would give a source, with a limit of 1 MiB for a message.
 pub fn context(codec: &str, config: &str, checkpoints: &Arc<MemoryCheckpoints>) -> SourceContext {
     SourceContext {
@@ -33,6 +54,7 @@ pub fn context(codec: &str, config: &str, checkpoints: &Arc<MemoryCheckpoints>) 
         codec: decoder(codec, config).unwrap(),
         max_message_bytes: 1 << 20,
         checkpoints: Arc::clone(checkpoints) as Arc<dyn Checkpoints>,
+        failures: Arc::<MemoryFailures>::default(),
         budget: 256 << 20,
         budget_is_used_up: Arc::new(AtomicBool::new(false)),
         waits: Arc::default(),

@@ -82,6 +82,14 @@ const STEPS: &[&str] = &[
     -- What this member of a pipeline is called where no two may be called the same.
     ALTER TABLE pipeline ADD COLUMN member TEXT;
 ",
+    "
+    -- How often messages of a queue were given back after they had failed.
+    CREATE TABLE failures (
+        message TEXT PRIMARY KEY,
+        failures INTEGER NOT NULL,
+        failed_at_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Marks the file as ours: "mlst".

@@ -2,10 +2,13 @@
 //!
 //! - [`folder`]: the folder, its lock, its checkpoints
 //! - [`database`]: the SQLite file in it, its format version and upgrade path
+//! - `failures`: how often messages of a queue have failed
 
 pub mod database;
+mod failures;
 pub mod folder;
 
+pub use failures::FailureCounts;
 pub use folder::{DataFolder, OpenError};
 
 /// Where the partitions of a source stand. Kept for a pipeline in its data folder.

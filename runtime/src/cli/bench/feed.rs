@@ -205,7 +205,7 @@ impl Committer for Settled {
     async fn each(&mut self, settled: Vec<SettledRow>) -> anyhow::Result<()> {
         let elapsed = self.0.elapsed();
         let mut tally = lock(&self.0.0.tally);
-        for SettledRow { position, outcome } in settled {
+        for SettledRow { position, outcome, .. } in settled {
             self.0.note(position.offset, elapsed, &mut tally);
             match outcome {
                 SettledAs::Delivered => tally.delivered += 1,

@@ -62,6 +62,7 @@ impl Sample {
             codec: source.codec,
             max_message_bytes: source.common.max_message_bytes.as_usize(),
             checkpoints: Arc::new(folder.clone()),
+            failures: Arc::new(folder.clone()),
             budget: pipeline.settings.budget.as_usize(),
             budget_is_used_up: Arc::default(),
             waits: Arc::default(),

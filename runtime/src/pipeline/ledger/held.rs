@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Ledger, Original, Settlement};
 use crate::message::{Batch, Row, SinkSet};
 use crate::plugin::{Epochs, Fate, FateVerdict, Processed};
+use crate::sources::CommitKind;
 
 /// Messages in flight, all of one claim, each counted in the ledger. The only way to settle them.
 #[must_use = "dropping messages unsettled stops the pipeline"]
@@ -64,6 +65,21 @@ impl Held {
     /// Whether they are to be abandoned: the transaction they belonged to was aborted.
     pub fn is_revoked(&self) -> bool {
         self.ledger.is_revoked(self.claim)
+    }
+
+    /// Notes that an attempt at each of them failed: their source is told, if it commits message by
+    /// message.
+    pub fn note_failure(&self) {
+        let mut state = self.ledger.state();
+        let state = state.deref_mut();
+        let first_claim = state.first_claim;
+        let index = self.claim.checked_sub(first_claim).and_then(|index| usize::try_from(index).ok());
+        let Some(claim) = index.and_then(|index| state.claims.get_mut(index)?.as_mut()) else { return };
+        if state.feeds[claim.feed].kind == CommitKind::Each {
+            for row in self.batch.rows() {
+                *claim.failures.entry(row.claim_row).or_default() += 1;
+            }
+        }
     }
 
     /// When the messages of their claim were read from their source.

@@ -138,7 +138,9 @@ impl Inbox {
     /// A message came out as another number of rows than one.
     pub fn set_rows(&self, offset: u64, rows: usize) {
         match rows {
-            0 => self.settle([SettledRow { position: at(offset), outcome: SettledAs::Filtered }]),
+            0 => {
+                self.settle([SettledRow { position: at(offset), outcome: SettledAs::Filtered, failures: 0 }])
+            }
             rows => {
                 if let Some((_, message)) = find(&mut self.lock(), offset) {
                     message.rows = rows;
@@ -158,7 +160,7 @@ impl Inbox {
     /// Books what is settled and answers the requests of which everything is (P1).
     pub fn settle(&self, settled: impl IntoIterator<Item = SettledRow>) {
         let mut requests = self.lock();
-        for SettledRow { position, outcome } in settled {
+        for SettledRow { position, outcome, .. } in settled {
             let Some((first_offset, message)) = find(&mut requests, position.offset) else { continue };
             if message.rows == 0 {
                 continue;
@@ -256,7 +258,7 @@ mod tests {
     use super::*;
 
     fn settled(offset: u64, outcome: SettledAs) -> SettledRow {
-        SettledRow { position: at(offset), outcome }
+        SettledRow { position: at(offset), outcome, failures: 0 }
     }
 
     #[test]

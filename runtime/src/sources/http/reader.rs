@@ -225,6 +225,7 @@ impl Drop for HttpReader {
             self.inbox.settle((0..frames.len() as u64).map(|nth| SettledRow {
                 position: Position { offset: self.next_offset + nth, ..Position::default() },
                 outcome: SettledAs::Returned,
+                failures: 0,
             }));
         }
     }

@@ -64,10 +64,11 @@ impl Source {
     }
 
     async fn settle(&mut self, read: &ReadBatch, outcome: impl Fn(MessageRef<'_>) -> SettledAs) {
-        let settled = read
-            .batch
-            .messages()
-            .map(|message| SettledRow { position: message.position(), outcome: outcome(message) });
+        let settled = read.batch.messages().map(|message| SettledRow {
+            position: message.position(),
+            outcome: outcome(message),
+            failures: 0,
+        });
         self.committer.each(settled.collect()).await.unwrap();
     }
 
@@ -182,7 +183,11 @@ async fn p1_no_200_before_all_of_a_request_is_settled() {
     let first = source.post_batch("1\n2\n");
     let read = source.read().await;
     let settled: Vec<_> = (read.batch.messages())
-        .map(|message| SettledRow { position: message.position(), outcome: SettledAs::Delivered })
+        .map(|message| SettledRow {
+            position: message.position(),
+            outcome: SettledAs::Delivered,
+            failures: 0,
+        })
         .collect();
     source.committer.each(settled[..1].to_vec()).await.unwrap();
     // Another request goes all the way in the meantime.
@@ -586,7 +591,10 @@ async fn p8_what_is_settled_while_it_closes_is_still_answered() {
     drop(reader);
     for read in [&read, &first] {
         let position = read.batch.message(0).position();
-        committer.each(vec![SettledRow { position, outcome: SettledAs::Delivered }]).await.unwrap();
+        committer
+            .each(vec![SettledRow { position, outcome: SettledAs::Delivered, failures: 0 }])
+            .await
+            .unwrap();
     }
     assert_eq!(whole.await.unwrap().status, 200);
     let part = part.await.unwrap();

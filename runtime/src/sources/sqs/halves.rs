@@ -1,0 +1,212 @@
+//! Reader and committer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::time::Instant;
+
+use super::super::{
+    CommitKind, Committer, Read, ReadBatch, ReadLimit, Reader, RejectedRow, SettledAs, SettledRow,
+};
+use super::body::Content;
+use super::custody::Taken;
+use super::position_of;
+use super::work::Work;
+use crate::codecs::{DecodeError, Decoder, FrameMeta, Framing};
+use crate::config::units::ByteSize;
+use crate::message::{BatchBuilder, HeaderSpan, Span};
+
+/// How long receives on their way are waited for at a stop. What comes by one that is cut off stays hidden
+/// until its visibility timeout is over.
+const RECEIVES_END: Duration = Duration::from_secs(2);
+
+/// How long deleting and giving back may take at a stop.
+const REQUESTS_END: Duration = Duration::from_secs(10);
+
+pub struct SqsReader {
+    work: Arc<Work>,
+    has_started: bool,
+    framing: Framing,
+    decoder: Box<dyn Decoder>,
+    max_message_bytes: usize,
+    reserved: usize,
+}
+
+impl SqsReader {
+    pub fn new(
+        work: Arc<Work>,
+        framing: Framing,
+        decoder: Box<dyn Decoder>,
+        max_message_bytes: usize,
+        reserved: usize,
+    ) -> SqsReader {
+        SqsReader { work, has_started: false, framing, decoder, max_message_bytes, reserved }
+    }
+
+    fn batch(&mut self, taken: Vec<Taken>) -> ReadBatch {
+        let mut filling = Filling::default();
+        for message in taken {
+            let rows = filling.builder.len();
+            self.add(&mut filling, &message);
+            match filling.builder.len() - rows {
+                1 => {}
+                rows => self.work.custody.set_rows(message.number, rows),
+            }
+        }
+        let Filling { builder, rejected } = filling;
+        ReadBatch { batch: builder.finish(), rejected, replays: Vec::new() }
+    }
+
+    fn add(&mut self, filling: &mut Filling, message: &Taken) {
+        let Taken { number, id, content } = message;
+        let Content { payload, refused, key, headers, sent_at_ms } = &**content;
+        let builder = &mut filling.builder;
+        let key_span = key.as_ref().map_or(Span::ABSENT, |key| builder.copy(key.as_bytes()));
+        let headers: Vec<HeaderSpan> = (headers.iter())
+            .map(|(name, value)| HeaderSpan {
+                name: builder.copy(name.as_bytes()),
+                value: builder.copy(value),
+            })
+            .collect();
+        let position = position_of(&self.work.queue, key.as_deref(), *number);
+        let meta = FrameMeta { key: key_span, headers: &headers, timestamp_ms: *sent_at_ms, position };
+        if let Some((code, reason)) = refused {
+            filling.reject(payload, &meta, code, reason.clone());
+            return;
+        }
+        let failures = self.work.failed.of(id);
+        if failures >= self.work.settings.max_failures {
+            let most = self.work.settings.max_failures;
+            let reason = format!("it failed in {failures} deliveries, and `max_failures` is {most}");
+            filling.reject(payload, &meta, "max-failures", reason);
+            return;
+        }
+        if payload.len() > self.max_message_bytes {
+            let (limit, size) = (ByteSize(self.max_message_bytes as u64), payload.len());
+            let reason = format!("{size} bytes are more than `max_message_bytes` ({limit})");
+            filling.reject(&payload[..self.max_message_bytes], &meta, "too-large", reason);
+            return;
+        }
+        // The end of a message is the end of a line too.
+        let bytes = self.framing.trim(payload);
+        let frame = filling.builder.copy(bytes);
+        if let Err(DecodeError(reason)) = self.decoder.decode(bytes, frame, &meta, &mut filling.builder) {
+            filling.reject_span(frame, &meta, "decode-error", reason);
+        }
+    }
+}
+
+#[derive(Default)]
+struct Filling {
+    builder: BatchBuilder,
+    rejected: Vec<RejectedRow>,
+}
+
+impl Filling {
+    fn reject(&mut self, bytes: &[u8], meta: &FrameMeta<'_>, code: &'static str, reason: String) {
+        let span = self.builder.copy(bytes);
+        self.reject_span(span, meta, code, reason);
+    }
+
+    fn reject_span(&mut self, span: Span, meta: &FrameMeta<'_>, code: &'static str, reason: String) {
+        let row = self.builder.push(span, meta.key, meta.headers, meta.timestamp_ms, meta.position);
+        self.rejected.push(RejectedRow { row, code, reason });
+    }
+}
+
+#[async_trait]
+impl Reader for SqsReader {
+    async fn read(&mut self, limit: ReadLimit) -> anyhow::Result<Read> {
+        if !self.has_started {
+            self.has_started = true;
+            self.work.start();
+        }
+        loop {
+            tokio::select! {
+                () = self.work.custody.readable() => {}
+                () = self.work.breaks.cancelled() => return Err(self.work.why_broken()),
+            }
+            // From here on nothing waits, so nothing is lost when this is dropped.
+            let taken = self.work.custody.take(limit, Instant::now());
+            let read = self.batch(taken);
+            if !read.batch.is_empty() {
+                return Ok(Read::Batch(read));
+            }
+        }
+    }
+
+    fn reserved(&self) -> usize {
+        self.reserved
+    }
+}
+
+impl Drop for SqsReader {
+    /// Nothing more is read: what waits is given back.
+    fn drop(&mut self) {
+        self.work.stop();
+    }
+}
+
+pub struct SqsCommitter {
+    work: Arc<Work>,
+}
+
+impl SqsCommitter {
+    pub fn new(work: Arc<Work>) -> SqsCommitter {
+        SqsCommitter { work }
+    }
+}
+
+#[async_trait]
+impl Committer for SqsCommitter {
+    fn kind(&self) -> CommitKind {
+        CommitKind::Each
+    }
+
+    /// Returns before they are deleted: until they are they stay hidden, and [`Committer::close`] waits.
+    async fn each(&mut self, settled: Vec<SettledRow>) -> anyhow::Result<()> {
+        let has_failed = |row: &&SettledRow| row.outcome == SettledAs::Returned && row.failures > 0;
+        let mut failed: Vec<u64> = settled.iter().filter(has_failed).map(|row| row.position.offset).collect();
+        failed.sort_unstable();
+        failed.dedup();
+        let ids = failed.into_iter().filter_map(|number| self.work.custody.id(number)).collect();
+        // Before it is given back, so that nobody has it before it is counted.
+        self.work.failed.add(ids).await;
+        self.work.custody.settle(&settled);
+        Ok(())
+    }
+
+    async fn close(&mut self) -> anyhow::Result<()> {
+        let work = &self.work;
+        work.stop();
+        // Given back at once, messages come by the receives that are still on their way, and are given
+        // back again; cut off, those would hide them.
+        if tokio::time::timeout(RECEIVES_END, work.custody.idle()).await.is_err() {
+            work.cut.cancel();
+            work.custody.forget_receives();
+            if tokio::time::timeout(REQUESTS_END, work.custody.idle()).await.is_err() {
+                tracing::warn!(
+                    pipeline = %work.pipeline, queue = work.queue.name(), messages = work.custody.to_delete(),
+                    "not all settled messages could be deleted; they are handed out again"
+                );
+            }
+        }
+        work.close();
+        Ok(())
+    }
+}
+
+impl Drop for SqsCommitter {
+    fn drop(&mut self) {
+        self.work.close();
+    }
+}
+
+impl Work {
+    /// The error that ends the reader.
+    fn why_broken(&self) -> anyhow::Error {
+        let broken = self.broken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+        broken.unwrap_or_else(|| anyhow::anyhow!("the source has ended"))
+    }
+}
