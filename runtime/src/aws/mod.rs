@@ -15,3 +15,7 @@ pub mod queue;
 pub use access::{Access, Connection};
 pub use dead_letter_queue::DeadLetterQueue;
 pub use failure::{Failure, Kind};
+
+/// A header with this and the name of an attribute says which type that attribute of a message of SQS or
+/// SNS has, if it is not `String`: `Number`, `Binary`, or one with a label of its own, as `Number.cents`.
+pub const TYPE_HEADER: &str = "millstream-sqs-type-";

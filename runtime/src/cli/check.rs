@@ -19,6 +19,10 @@ pub struct Check {
     /// Keep what pipelines must remember in this folder, instead of beside their files.
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
+    /// Also ask what the pipelines read from for settings that do not go together with them. Reads no
+    /// message.
+    #[arg(long)]
+    connect: bool,
 }
 
 impl Check {
@@ -28,11 +32,26 @@ impl Check {
         environment.data_dir = self.data_dir;
         match config::load(&self.path, &environment) {
             Ok(pipelines) => {
-                let summaries: Vec<String> = pipelines.iter().map(summary).collect();
+                let mut summaries: Vec<String> = pipelines.iter().map(summary).collect();
+                let mut unanswered = 0;
+                if self.connect {
+                    for (pipeline, summary) in pipelines.iter().zip(&mut summaries) {
+                        match ask(pipeline)? {
+                            Ok(warnings) => warnings.iter().for_each(|text| warn(summary, text)),
+                            Err(error) => {
+                                unanswered += 1;
+                                warn(
+                                    summary,
+                                    &format!("source `{}` cannot be asked: {error:#}", pipeline.source.kind),
+                                );
+                            }
+                        }
+                    }
+                }
                 let mut output = Output::new();
                 output.write(Redactor::global().redact(&summaries.join("\n")).as_bytes())?;
                 output.flush()?;
-                Ok(ExitCode::SUCCESS)
+                Ok(if unanswered == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             }
             Err(report) => {
                 tell(report);
@@ -76,7 +95,17 @@ fn summary(pipeline: &Pipeline) -> String {
         let _ = writeln!(text, "  {label:13} {value}");
     }
     for warning in given.warnings {
-        let _ = writeln!(text, "  warning: {warning}");
+        warn(&mut text, &warning);
     }
     text
+}
+
+fn warn(summary: &mut String, warning: &str) {
+    let _ = writeln!(summary, "  warning: {warning}");
+}
+
+/// What the source of a pipeline says when it is asked; the inner error if it cannot be.
+fn ask(pipeline: &Pipeline) -> anyhow::Result<anyhow::Result<Vec<String>>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(pipeline.source.config.ask(&pipeline.base)))
 }

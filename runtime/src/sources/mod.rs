@@ -16,7 +16,8 @@ mod stream;
 #[cfg(test)]
 pub mod testing;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -74,9 +75,18 @@ pub trait SourceConfig: Send + Sync {
         None
     }
 
+    /// Asks what it reads from for settings there that do not go together with it: `check --connect`.
+    /// Reads nothing. `base` is the folder of the pipeline file.
+    fn ask<'a>(&'a self, _base: &'a Path) -> Asked<'a> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
     /// Opens it at its checkpoint. Called once, before anything is read.
     fn open(self: Box<Self>, context: SourceContext) -> anyhow::Result<OpenSource>;
 }
+
+/// Warnings, or why nobody could be asked.
+pub type Asked<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<String>>> + Send + 'a>>;
 
 /// What a source is given by the pipeline it is in.
 #[derive(Clone)]

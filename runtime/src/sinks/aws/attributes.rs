@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::batches::Refused;
 use super::is_allowed;
+use crate::aws::TYPE_HEADER;
 use crate::config::escape;
 use crate::config::problem::Problem;
 use crate::dead_letters::REPLAYS_HEADER;
@@ -22,9 +23,9 @@ const MAX_NAME_CHARS: usize = 256;
 const INVALID: &str = "invalid-attribute";
 
 /// How the names of headers begin that the sources on AWS make of what they know of a message, which is
-/// not true of the message that is sent; and those of the story of a dead letter, which has a place of its
-/// own.
-const NOT_SENT: [&str; 4] = ["sqs-", "sns-", "kinesis-", HEADER_PREFIX];
+/// not true of the message that is sent; those with the types of attributes; and those of the story of a
+/// dead letter, which has a place of its own.
+const NOT_SENT: [&str; 5] = ["sqs-", "sns-", "kinesis-", TYPE_HEADER, HEADER_PREFIX];
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Attribute {
@@ -73,9 +74,8 @@ impl Attributes {
         }
         for (name, data_type) in &self.types {
             let at = format!("/attribute_types/{}", escape(name));
-            let (base, label) = data_type.split_once('.').unwrap_or((data_type, "-"));
             let is_list = lists && data_type == "String.Array";
-            if !is_list && (!matches!(base, "String" | "Number" | "Binary") || label.is_empty()) {
+            if !is_list && !is_type(data_type) {
                 problems.push(
                     Problem::new(at, format!("{data_type:?} is no type of an attribute"))
                         .help("String, Number or Binary, and a label if you like, as in \"Number.int\""),
@@ -95,7 +95,8 @@ impl Attributes {
             if attributes.iter().any(|known| known.name.eq_ignore_ascii_case(&name)) {
                 continue;
             }
-            attributes.push(self.attribute(name, value)?);
+            let data_type = self.type_of(&name, message);
+            attributes.push(attribute(name, data_type, value)?);
         }
         if attributes.len() > MAX_ATTRIBUTES {
             let reason = format!(
@@ -128,29 +129,43 @@ impl Attributes {
         }
     }
 
-    fn attribute(&self, name: String, value: &[u8]) -> Result<Attribute, Refused> {
-        let refused = |why: &str| Refused::new(INVALID, format!("the value of header {name:?} {why}"));
-        if value.is_empty() {
-            return Err(refused("is empty, as that of no attribute may be"));
+    /// The type of an attribute, where something says it: the section, or what the source knew of it.
+    fn type_of(&self, name: &str, message: &MessageRef<'_>) -> Option<String> {
+        let of_section = self.types.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+        if let Some((_, data_type)) = of_section {
+            return Some(data_type.clone());
         }
-        let text = std::str::from_utf8(value).ok().filter(|text| text.chars().all(is_allowed));
-        let known = self.types.iter().find(|(known, _)| known.eq_ignore_ascii_case(&name));
-        let (data_type, value) = match known.map(|(_, data_type)| data_type.as_str()) {
-            None => match text {
-                Some(text) => ("String", Value::Text(text.to_owned())),
-                None => ("Binary", Value::Bytes(value.to_vec())),
-            },
-            Some(data_type) if data_type.starts_with("Binary") => (data_type, Value::Bytes(value.to_vec())),
-            Some(data_type) => {
-                let text = text.ok_or_else(|| refused("is no text that may be sent"))?;
-                if data_type.starts_with("Number") && !is_number(text) {
-                    return Err(refused("is no number"));
-                }
-                (data_type, Value::Text(text.to_owned()))
-            }
-        };
-        Ok(Attribute { data_type: data_type.to_owned(), value, name })
+        let of_source = message.header(&format!("{TYPE_HEADER}{name}"))?;
+        str::from_utf8(of_source).ok().filter(|data_type| is_type(data_type)).map(str::to_owned)
     }
+}
+
+fn is_type(data_type: &str) -> bool {
+    let (base, label) = data_type.split_once('.').unwrap_or((data_type, "-"));
+    matches!(base, "String" | "Number" | "Binary") && !label.is_empty()
+}
+
+fn attribute(name: String, data_type: Option<String>, value: &[u8]) -> Result<Attribute, Refused> {
+    let refused = |why: &str| Refused::new(INVALID, format!("the value of header {name:?} {why}"));
+    if value.is_empty() {
+        return Err(refused("is empty, as that of no attribute may be"));
+    }
+    let text = std::str::from_utf8(value).ok().filter(|text| text.chars().all(is_allowed));
+    let (data_type, value) = match data_type {
+        None => match text {
+            Some(text) => ("String".to_owned(), Value::Text(text.to_owned())),
+            None => ("Binary".to_owned(), Value::Bytes(value.to_vec())),
+        },
+        Some(data_type) if data_type.starts_with("Binary") => (data_type, Value::Bytes(value.to_vec())),
+        Some(data_type) => {
+            let text = text.ok_or_else(|| refused("is no text that may be sent"))?;
+            if data_type.starts_with("Number") && !is_number(text) {
+                return Err(refused("is no number"));
+            }
+            (data_type, Value::Text(text.to_owned()))
+        }
+    };
+    Ok(Attribute { data_type, value, name })
 }
 
 /// Bytes of attributes, as they count to the size of a message: names, types and values.

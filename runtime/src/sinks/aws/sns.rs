@@ -100,7 +100,7 @@ pub struct SnsSink {
     /// replayed dead letter, always does.
     attributes: Option<Vec<String>>,
     /// Types of attributes, as `{ price = "Number", colours = "String.Array" }`. By default an attribute
-    /// is a `String`, or `Binary` if its bytes are no text. Filter policies compare numbers only with a
+    /// is what the source `sqs` says it was, else a `String`, or `Binary` if its bytes are no text. Filter policies compare numbers only with a
     /// `Number`.
     #[serde(default)]
     attribute_types: BTreeMap<String, String>,

@@ -104,8 +104,8 @@ pub struct SqsSink {
     /// `sns-` or `kinesis-`. Of a header that repeats it is the first. `millstream-replays`, the mark of a
     /// replayed dead letter, always does.
     attributes: Option<Vec<String>>,
-    /// Types of attributes, as `{ price = "Number" }`. By default an attribute is a `String`, or `Binary`
-    /// if its bytes are no text that SQS takes.
+    /// Types of attributes, as `{ price = "Number" }`. By default an attribute is what the source `sqs`
+    /// says it was, else a `String`, or `Binary` if its bytes are no text that SQS takes.
     #[serde(default)]
     attribute_types: BTreeMap<String, String>,
     /// How bytes become the text that a message of SQS is.

@@ -4,11 +4,8 @@ use std::time::SystemTime;
 
 use aws_sdk_sqs::types::{Message, MessageAttributeValue, MessageSystemAttributeName as System};
 
+use crate::aws::TYPE_HEADER;
 use crate::dead_letters::RECEIVE_COUNT_HEADER;
-
-/// A header with this and the name of an attribute says which type that attribute has, if it is not
-/// `String`: `Number`, `Binary`, or one with a label of its own, as `Number.cents`.
-pub const TYPE_HEADER: &str = "millstream-sqs-type-";
 
 /// A message as the pipeline gets it.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,9 +28,8 @@ impl Content {
     }
 }
 
-/// What a message holds. A body that only stands for another one (a pointer, an envelope) would be
-/// followed here, before the message is in custody.
-pub async fn open(message: Message) -> Content {
+/// What a message holds, as it came.
+pub fn read(message: Message) -> Content {
     let system = |name: System| message.attributes.as_ref()?.get(&name).cloned();
     let sent_at_ms = system(System::SentTimestamp).and_then(|text| text.parse().ok()).unwrap_or_else(now_ms);
     let key = system(System::MessageGroupId);
@@ -74,8 +70,8 @@ mod tests {
     use super::*;
     use aws_sdk_sqs::primitives::Blob;
 
-    #[tokio::test]
-    async fn attributes_become_headers_with_their_types() {
+    #[test]
+    fn attributes_become_headers_with_their_types() {
         let attribute = |kind: &str, text: Option<&str>, bytes: Option<&[u8]>| {
             MessageAttributeValue::builder()
                 .data_type(kind)
@@ -94,7 +90,7 @@ mod tests {
             .attributes(System::SentTimestamp, "1700000000000")
             .attributes(System::MessageGroupId, "g")
             .build();
-        let content = open(message).await;
+        let content = read(message);
         let headers: Vec<(&str, &[u8])> =
             content.headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         let expected: [(&str, &[u8]); 9] = [

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::super::{ReadLimit, SettledAs, SettledRow};
 use super::body::Content;
+use crate::aws::claim_check::Pointer;
 
 /// Most messages that one request receives, deletes or extends
 /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/quotas-messages.html>).
@@ -64,6 +65,14 @@ pub struct Taken {
     pub content: Box<Content>,
 }
 
+/// A message that was deleted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gone {
+    pub id: Arc<str>,
+    /// Its payload in S3 is to be removed, too.
+    pub pointer: Option<Pointer>,
+}
+
 /// What is asked of SQS for a message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Ask {
@@ -104,6 +113,8 @@ struct Entry {
     lost: bool,
     /// A request to extend it is on its way.
     extending: bool,
+    /// Where its payload is, if that is to be removed with it.
+    pointer: Option<Pointer>,
     /// Rows of it in the pipeline, and whether one of them came back.
     rows: usize,
     returned: bool,
@@ -241,6 +252,24 @@ impl Custody {
         }
     }
 
+    /// The payload of a message is there, and is to be removed with it.
+    pub fn set_pointer(&self, number: u64, pointer: Pointer) {
+        if let Some(entry) = self.state().entries.get_mut(&number) {
+            entry.pointer = Some(pointer);
+        }
+    }
+
+    /// Gives back what was handed out and did not get into the pipeline.
+    pub fn give_back(&self, numbers: impl IntoIterator<Item = u64>) {
+        let now = Instant::now();
+        let mut state = self.state();
+        for number in numbers {
+            state.give_back_from(number, now);
+        }
+        drop(state);
+        self.tell_all();
+    }
+
     /// The id of a message in custody.
     pub fn id(&self, number: u64) -> Option<Arc<str>> {
         self.state().entries.get(&number).map(|entry| Arc::clone(&entry.id))
@@ -340,9 +369,9 @@ impl Custody {
         self.state().deletes.len()
     }
 
-    /// A request to delete has ended: with these, and not with those. Returns the ids of what is gone.
-    pub fn deletes_ended(&self, gone: &[Ask], failed: &[Ask]) -> Vec<Arc<str>> {
-        let mut ids = Vec::new();
+    /// A request to delete has ended: with these, and not with those. Returns what is gone.
+    pub fn deletes_ended(&self, gone: &[Ask], failed: &[Ask]) -> Vec<Gone> {
+        let mut all_gone = Vec::new();
         let mut state = self.state();
         state.ending -= 1;
         for ask in gone {
@@ -351,14 +380,14 @@ impl Custody {
                 // It has come again meanwhile.
                 state.deletes.push_back(ask.number);
             } else if let Some(entry) = state.entries.remove(&ask.number) {
-                ids.push(entry.id);
+                all_gone.push(Gone { id: entry.id, pointer: entry.pointer });
                 state.remember(ask.number);
             }
         }
         state.deletes.extend(failed.iter().map(|ask| ask.number));
         drop(state);
         self.tell_all();
-        ids
+        all_gone
     }
 
     /// Waits until there is something to give back.
@@ -514,6 +543,7 @@ impl State {
             hidden_until,
             lost: false,
             extending: false,
+            pointer: None,
             rows: 0,
             returned: false,
             stage,

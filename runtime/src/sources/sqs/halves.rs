@@ -1,9 +1,12 @@
 //! Reader and committer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use async_trait::async_trait;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::super::{
@@ -31,6 +34,12 @@ pub struct SqsReader {
     decoder: Box<dyn Decoder>,
     max_message_bytes: usize,
     reserved: usize,
+    /// Messages that are being opened: what they hold is elsewhere, or has to be checked. Handed out in
+    /// the order in which they are open; of a group there is one at a time anyway.
+    opening: JoinSet<Taken>,
+    /// Their numbers, and those that are open.
+    unread: HashSet<u64>,
+    open: Vec<Taken>,
 }
 
 impl SqsReader {
@@ -41,7 +50,33 @@ impl SqsReader {
         max_message_bytes: usize,
         reserved: usize,
     ) -> SqsReader {
-        SqsReader { work, has_started: false, framing, decoder, max_message_bytes, reserved }
+        SqsReader {
+            work,
+            has_started: false,
+            framing,
+            decoder,
+            max_message_bytes,
+            reserved,
+            opening: JoinSet::new(),
+            unread: HashSet::new(),
+            open: Vec::new(),
+        }
+    }
+
+    /// Takes what is ready; what can be handed out at once is open.
+    fn take(&mut self, limit: ReadLimit) {
+        for message in self.work.custody.take(limit, Instant::now()) {
+            self.unread.insert(message.number);
+            if self.work.opener.wants(&message.content) {
+                let (work, mut message) = (Arc::clone(&self.work), message);
+                self.opening.spawn(async move {
+                    work.open(&mut message).await;
+                    message
+                });
+            } else {
+                self.open.push(message);
+            }
+        }
     }
 
     fn batch(&mut self, taken: Vec<Taken>) -> ReadBatch {
@@ -123,12 +158,28 @@ impl Reader for SqsReader {
             self.work.start();
         }
         loop {
+            let rows = match self.work.opener.opens() {
+                // What they point to is not in the budget yet.
+                true => limit.rows.min(self.work.opener.at_once().saturating_sub(self.opening.len())),
+                false => limit.rows,
+            };
             tokio::select! {
-                () = self.work.custody.readable() => {}
+                () = self.work.custody.readable(), if rows > 0 => {
+                    self.take(ReadLimit { rows, ..limit });
+                }
+                Some(opened) = self.opening.join_next() => {
+                    self.open.push(opened.context("opening a message was cut off")?);
+                }
                 () = self.work.breaks.cancelled() => return Err(self.work.why_broken()),
             }
             // From here on nothing waits, so nothing is lost when this is dropped.
-            let taken = self.work.custody.take(limit, Instant::now());
+            while let Some(opened) = self.opening.try_join_next() {
+                self.open.push(opened.context("opening a message was cut off")?);
+            }
+            let taken = std::mem::take(&mut self.open);
+            for message in &taken {
+                self.unread.remove(&message.number);
+            }
             let read = self.batch(taken);
             if !read.batch.is_empty() {
                 return Ok(Read::Batch(read));
@@ -144,6 +195,8 @@ impl Reader for SqsReader {
 impl Drop for SqsReader {
     /// Nothing more is read: what waits is given back.
     fn drop(&mut self) {
+        self.opening.abort_all();
+        self.work.custody.give_back(self.unread.drain());
         self.work.stop();
     }
 }

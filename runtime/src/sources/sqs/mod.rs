@@ -2,6 +2,7 @@
 //!
 //! - [`queue`]: the queue, and what is asked of it
 //! - [`body`]: what a message of it is to a pipeline
+//! - [`opener`]: what bodies stand for
 //! - [`custody`]: messages that were received and SQS still has
 //! - [`work`]: the tasks that receive, keep hidden, delete and give back
 //! - [`failures`]: how often messages have failed, over their redeliveries
@@ -11,9 +12,11 @@ mod body;
 mod custody;
 mod failures;
 mod halves;
+mod opener;
 mod queue;
 mod work;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -27,18 +30,18 @@ use tokio_util::sync::CancellationToken;
 use self::custody::{BATCH, Custody, Limits, MESSAGE_BYTES};
 use self::failures::Failed;
 use self::halves::{SqsCommitter, SqsReader};
+use self::opener::Opener;
 use self::queue::{FIFO, Queue, name_of};
 use self::work::{Gauges, Settings, Work};
-use super::{OpenSource, Replay, SourceConfig, SourceContext, SourceSpec, SourceTraits};
+use super::{Asked, OpenSource, Replay, SourceConfig, SourceContext, SourceSpec, SourceTraits};
+use crate::aws::claim_check::FetchSection;
+use crate::aws::notification::NotificationSection;
 use crate::aws::{Access, Connection};
 use crate::codecs::Framing;
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::Interval;
 use crate::message::Position;
-
-pub use self::body::TYPE_HEADER;
-pub use self::queue::redrive_warning;
 
 pub const SPEC: SourceSpec = SourceSpec {
     name: "sqs",
@@ -79,6 +82,10 @@ struct SqsSource {
     /// How AWS is reached, and who we are to it.
     #[serde(default)]
     aws: Access,
+    /// Notifications of SNS are taken out of their envelope; with this section, which may be empty.
+    sns: Option<NotificationSection>,
+    /// Payloads that are kept aside in S3 are fetched.
+    claim_check: Option<FetchSection>,
     /// Requests that wait for messages at the same time, at most. While the queue is empty only one does.
     #[serde(default = "receivers_default")]
     receivers: usize,
@@ -182,6 +189,12 @@ impl SourceConfig for SqsSource {
     fn check(&self, context: &SourceContext, problems: &mut Vec<Problem>) {
         self.check_queue(problems);
         self.aws.check("/aws", &context.base, problems);
+        if let Some(sns) = &self.sns {
+            sns.check(&context.base, problems);
+        }
+        if let Some(claim_check) = &self.claim_check {
+            claim_check.check(&context.base, problems);
+        }
         let counts = [
             ("/receivers", self.receivers, MAX_RECEIVERS),
             ("/max_in_flight", self.max_in_flight, MAX_IN_FLIGHT),
@@ -226,6 +239,17 @@ impl SourceConfig for SqsSource {
         }
     }
 
+    fn ask<'a>(&'a self, base: &'a Path) -> Asked<'a> {
+        Box::pin(async move {
+            let connection = Connection::new(self.aws.clone(), base, Duration::ZERO);
+            let queue = Queue::new(&self.queue, connection);
+            match queue.attributes().await {
+                Ok(attributes) => Ok(attributes.warnings(&queue, self.max_failures)),
+                Err(trouble) => anyhow::bail!(trouble.reason()),
+            }
+        })
+    }
+
     fn kept_elsewhere(&self) -> Option<String> {
         let name = name_of(&self.queue);
         Some(format!(
@@ -235,6 +259,15 @@ impl SourceConfig for SqsSource {
 
     fn open(self: Box<Self>, context: SourceContext) -> anyhow::Result<OpenSource> {
         let limits = self.limits(context.budget);
+        let opener = Opener::new(
+            self.sns.as_ref(),
+            self.claim_check.as_ref(),
+            &self.aws,
+            &context.base,
+            context.max_message_bytes,
+            context.budget,
+        );
+        let reserved = limits.bytes + opener.reserved();
         let wait = self.wait_time.0;
         let queue = Queue::new(&self.queue, Connection::new(self.aws, &context.base, wait));
         let name = format!("sqs:{}", queue.name());
@@ -250,6 +283,7 @@ impl SourceConfig for SqsSource {
                 max_failures: self.max_failures,
             },
             failed: Failed::load(context.failures).context("cannot read how often messages have failed")?,
+            opener,
             waits: context.waits,
             gauges,
             broken: Mutex::default(),
@@ -263,7 +297,7 @@ impl SourceConfig for SqsSource {
             context.codec.framing(),
             context.codec.decoder(),
             context.max_message_bytes,
-            limits.bytes,
+            reserved,
         );
         let committer = SqsCommitter::new(Arc::clone(&work));
         let described = name.clone();

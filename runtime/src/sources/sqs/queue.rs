@@ -67,6 +67,21 @@ pub struct Attributes {
     pub redrive_policy: Option<String>,
 }
 
+impl Attributes {
+    /// What of it does not go together with a source that reads it.
+    pub fn warnings(&self, queue: &Queue, max_failures: u32) -> Vec<String> {
+        let mut warnings = Vec::from_iter(redrive_warning(max_failures, self.redrive_policy.as_deref()));
+        if self.is_fifo != queue.is_fifo() {
+            let said = if self.is_fifo { "is one of FIFO" } else { "is a standard queue" };
+            warnings.push(format!(
+                "the queue {said}, but its name says otherwise (`{FIFO}` ends the names of FIFO queues): it is \
+                 read as its name says"
+            ));
+        }
+        warnings
+    }
+}
+
 pub struct Queue {
     /// A name, or a url.
     given: String,
@@ -245,7 +260,7 @@ pub fn is_gone(failure: &Failure) -> bool {
 
 /// Whether the queue's own redrive policy takes messages away before they have failed `max_failures` times
 /// here, in words. Its `maxReceiveCount` counts receives, those of a restart too.
-pub fn redrive_warning(max_failures: u32, redrive_policy: Option<&str>) -> Option<String> {
+fn redrive_warning(max_failures: u32, redrive_policy: Option<&str>) -> Option<String> {
     let policy: serde_json::Value = serde_json::from_str(redrive_policy?).ok()?;
     let count = &policy["maxReceiveCount"];
     // SQS takes and gives it as a number or as text.

@@ -11,10 +11,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::body;
-use super::custody::{Arrived, Ask, BATCH, Custody};
+use super::custody::{Arrived, Ask, BATCH, Custody, Taken};
 use super::failures::Failed;
 use super::number_of;
-use super::queue::{Attributes, FIFO, Queue, Receive, Trouble, is_gone, redrive_warning};
+use super::opener::Opener;
+use super::queue::{Attributes, Queue, Receive, Trouble, is_gone};
 use crate::config::Retry;
 use crate::observe::metrics::Metrics;
 use crate::observe::waits::Waits;
@@ -41,6 +42,7 @@ const ATTEMPT_LASTS: Duration = Duration::from_secs(300);
 const RECEIVING: &str = "source";
 const DELETING: &str = "source (deleting what is settled)";
 const HIDING: &str = "source (keeping messages hidden)";
+const OPENING: &str = "source (payloads and certificates)";
 
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -57,6 +59,7 @@ pub struct Work {
     pub custody: Custody,
     pub settings: Settings,
     pub failed: Failed,
+    pub opener: Opener,
     pub waits: Arc<Waits>,
     pub gauges: Gauges,
     /// What no waiting mends: the reader returns it.
@@ -148,7 +151,7 @@ impl Work {
         self.stop();
         self.cut.cancel();
         self.closing.cancel();
-        [DELETING, HIDING].iter().for_each(|part| self.waits.clear(part));
+        [DELETING, HIDING, OPENING].iter().for_each(|part| self.waits.clear(part));
     }
 
     async fn receive(&self, first: bool) {
@@ -168,10 +171,7 @@ impl Work {
             match self.queue.receive(receive).await {
                 Ok(messages) => {
                     attempt = Attempt::default();
-                    let mut arrived = Vec::with_capacity(messages.len());
-                    for message in messages {
-                        arrived.extend(self.arrived(message).await);
-                    }
+                    let arrived = messages.into_iter().filter_map(|message| self.arrived(message)).collect();
                     self.custody.arrived(asked, arrived, Instant::now());
                     if tries > 0 {
                         tries = 0;
@@ -198,16 +198,42 @@ impl Work {
     }
 
     /// A message as it is taken into custody; none if it has no id or no handle, which does not happen.
-    async fn arrived(&self, message: aws_sdk_sqs::types::Message) -> Option<Arrived> {
+    fn arrived(&self, message: aws_sdk_sqs::types::Message) -> Option<Arrived> {
         let id: Arc<str> = message.message_id.as_deref()?.into();
         let handle: Arc<str> = message.receipt_handle.as_deref()?.into();
         use aws_sdk_sqs::types::MessageSystemAttributeName as System;
         let receives = message.attributes.as_ref().and_then(|all| all.get(&System::ApproximateReceiveCount));
         let receives = receives.and_then(|text| text.parse().ok()).unwrap_or_default();
-        let content = Box::new(body::open(message).await);
+        let content = Box::new(body::read(message));
         self.gauges.received(content.sent_at_ms);
         let group = self.queue.is_fifo().then(|| content.key.as_deref().unwrap_or_default().into());
         Some(Arrived { number: number_of(&id), id, handle, group, receives, content })
+    }
+
+    /// Opens what a message holds, however long that takes.
+    pub async fn open(&self, message: &mut Taken) {
+        let mut tries = 0;
+        loop {
+            match self.opener.open(&mut message.content).await {
+                Ok(Ok(pointer)) => {
+                    if let Some(pointer) = pointer {
+                        self.custody.set_pointer(message.number, pointer);
+                    }
+                    if tries > 0 {
+                        self.waits.clear(OPENING);
+                    }
+                    return;
+                }
+                Ok(Err(failure)) => {
+                    self.wait(OPENING, "a message waits for what it points to", &failure.into(), &mut tries)
+                        .await;
+                }
+                Err(error) => {
+                    self.break_down(error);
+                    return std::future::pending().await;
+                }
+            }
+        }
     }
 
     fn break_down(&self, error: anyhow::Error) {
@@ -368,8 +394,12 @@ impl Work {
                 }
             }
         }
-        let ids = self.custody.deletes_ended(&gone, &again);
+        let gone = self.custody.deletes_ended(&gone, &again);
+        let ids: Vec<Arc<str>> = gone.iter().map(|gone| Arc::clone(&gone.id)).collect();
         self.failed.forget(&ids).await;
+        for pointer in gone.into_iter().filter_map(|gone| gone.pointer) {
+            self.opener.remove(&self.pipeline, &pointer).await;
+        }
         why.map_or(Ok(()), |failure| Err(failure.into()))
     }
 
@@ -427,19 +457,8 @@ impl Work {
     }
 
     fn tell_settings(&self, attributes: &Attributes) {
-        let queue = self.queue.name();
-        if let Some(warning) =
-            redrive_warning(self.settings.max_failures, attributes.redrive_policy.as_deref())
-        {
-            tracing::warn!(pipeline = %self.pipeline, queue, "{warning}");
-        }
-        if attributes.is_fifo != self.queue.is_fifo() {
-            let said = if attributes.is_fifo { "is one of FIFO" } else { "is a standard queue" };
-            tracing::warn!(
-                pipeline = %self.pipeline, queue,
-                "the queue {said}, but its name says otherwise (`{FIFO}` ends the names of FIFO queues): it is read \
-                 as its name says"
-            );
+        for warning in attributes.warnings(&self.queue, self.settings.max_failures) {
+            tracing::warn!(pipeline = %self.pipeline, queue = self.queue.name(), "{warning}");
         }
     }
 }
