@@ -173,7 +173,7 @@ impl SinkConfig for SnsSink {
             problems.push(Problem::new("/subject_header", "a header has a name"));
         }
         self.keys().check("topic", problems);
-        self.attributes().check(true, problems);
+        self.attributes().check(problems);
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
     }
 

@@ -194,7 +194,7 @@ impl SinkConfig for SqsSink {
         self.aws.check("/aws", &context.base, problems);
         self.keys().check("queue", problems);
         self.check_delay(problems);
-        self.attributes().check(false, problems);
+        self.attributes().check(problems);
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
     }
 
