@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -90,7 +89,6 @@ struct Shared {
     faults: Faults,
     random: Mutex<StdRng>,
     done: Mutex<BTreeMap<Fault, usize>>,
-    is_well: AtomicBool,
     client: reqwest::Client,
 }
 
@@ -105,7 +103,6 @@ impl Proxy {
             faults,
             random: Mutex::new(StdRng::seed_from_u64(seed)),
             done: Mutex::default(),
-            is_well: AtomicBool::new(false),
             client: http_client(),
         });
         let of_server = Arc::clone(&shared);
@@ -126,11 +123,6 @@ impl Proxy {
     pub fn toml(&self) -> String {
         let (url, timeout) = (self.url(), TIMEOUT.as_millis());
         format!("aws = {{ region = {REGION:?}, endpoint = {url:?}, timeout = \"{timeout}ms\" }}")
-    }
-
-    /// From now on nothing fails.
-    pub fn heal(&self) {
-        self.shared.is_well.store(true, Ordering::Relaxed);
     }
 
     /// How often it did what.
@@ -235,9 +227,7 @@ impl Shared {
     fn fault(&self, request: &Request) -> Option<Fault> {
         let Faults { of, percent, actions } = &self.faults;
         let action = request.action();
-        if self.is_well.load(Ordering::Relaxed)
-            || (!actions.is_empty() && !actions.contains(&action.as_str()))
-        {
+        if !actions.is_empty() && !actions.contains(&action.as_str()) {
             return None;
         }
         let mut random = self.random.lock().expect("no panic");

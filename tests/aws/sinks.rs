@@ -25,7 +25,7 @@ pub fn block_on<T>(work: impl Future<Output = T>) -> T {
 
 /// So many numbered messages, with so many keys in turn.
 pub fn numbered(messages: u64, keys: u64) -> String {
-    let line = |number| {
+    let line = |number: u64| {
         let payload = json!({ "number": number, "group": format!("g{}", number % keys) }).to_string();
         let headers =
             json!({ "kind": if number % 2 == 0 { "even" } else { "odd" }, "number": number.to_string() });

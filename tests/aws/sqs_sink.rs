@@ -200,7 +200,7 @@ fn a_queue_that_does_not_exist_yet_is_waited_for() {
     running.wait_for("it says what it waits for", |_| {
         look(&admin);
         ask(&admin, "/readyz")
-            .is_some_and(|(status, text)| status == 503 && text.contains("QueueDoesNotExist"))
+            .is_some_and(|(status, text)| status == 503 && text.contains("NonExistentQueue"))
     });
     let queue = Queue::create(stand_in, &name);
     assert!(running.end().success(), "{}", running.log());
