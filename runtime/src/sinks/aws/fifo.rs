@@ -53,6 +53,16 @@ impl Keys<'_> {
         problems.extend(self.deduplicated().err());
     }
 
+    /// Adds what is wrong with `deduplication` where payloads are put into S3.
+    pub fn check_aside(self, problems: &mut Vec<Problem>) {
+        if self.deduplication == Some(&Deduplication::Content) {
+            let message = "the body of a payload in S3 is another one each time it is sent";
+            problems.push(
+                Problem::new("/deduplication", message).help("no `deduplication`, or a place in the message"),
+            );
+        }
+    }
+
     fn deduplicated(self) -> Result<How, Problem> {
         let key = match self.deduplication {
             None => return Ok(How::Made),

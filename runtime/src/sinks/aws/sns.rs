@@ -181,18 +181,10 @@ impl SinkConfig for SnsSink {
             problems.push(Problem::new("/subject_header", "a header has a name"));
         }
         self.keys().check("topic", problems);
-        self.attributes().check(true, problems);
+        self.attributes().check(problems);
         if let Some(claim_check) = &self.claim_check {
             claim_check.check(&context.base, self.max_bytes, problems);
-            if self.deduplication == Some(Deduplication::Content) {
-                problems.push(
-                    Problem::new(
-                        "/deduplication",
-                        "the body of a payload in S3 is another one each time it is sent",
-                    )
-                    .help("no `deduplication`, or a place in the message"),
-                );
-            }
+            self.keys().check_aside(problems);
         }
         for (index, subscription) in self.subscriptions.iter().enumerate() {
             subscription.check(&format!("/subscriptions/{index}"), problems);

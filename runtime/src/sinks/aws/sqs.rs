@@ -227,18 +227,10 @@ impl SinkConfig for SqsSink {
         self.aws.check("/aws", &context.base, problems);
         self.keys().check("queue", problems);
         self.check_delay(problems);
-        self.attributes().check(false, problems);
+        self.attributes().check(problems);
         if let Some(claim_check) = &self.claim_check {
             claim_check.check(&context.base, MAX_BYTES, problems);
-            if self.deduplication == Some(Deduplication::Content) {
-                problems.push(
-                    Problem::new(
-                        "/deduplication",
-                        "the body of a payload in S3 is another one each time it is sent",
-                    )
-                    .help("no `deduplication`, or a place in the message"),
-                );
-            }
+            self.keys().check_aside(problems);
         }
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
     }
