@@ -1,6 +1,11 @@
 //! SQS, SNS, Kinesis and S3, against the stand-ins of `services/aws`.
 
+mod around;
+mod claim_check;
+mod dead_letter_queue;
+mod fanout;
 mod kinesis_sink;
+mod notifications;
 mod proxy;
 mod queues;
 mod sinks;
