@@ -316,7 +316,7 @@ pub const MAX_ARENA_BYTES: usize = 1 << 30;
 /// Builds a batch, either copying bytes into an arena of its own or pointing into arenas given.
 ///
 /// A caller keeps what it pushes below [`MAX_ARENA_BYTES`] in all; [`BatchBuilder::bytes`] tells.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct BatchBuilder {
     batch: Batch,
     headers: Vec<HeaderSpan>,
@@ -325,6 +325,12 @@ pub struct BatchBuilder {
 
 /// Arena into which a builder copies: always the first one.
 const COPIED: u16 = 0;
+
+impl Default for BatchBuilder {
+    fn default() -> BatchBuilder {
+        BatchBuilder::new()
+    }
+}
 
 impl BatchBuilder {
     pub fn new() -> BatchBuilder {

@@ -30,7 +30,7 @@ impl Numbers {
             "orders.toml",
             &format!(
                 "name = \"orders\"\n\
-                 [source]\ntype = \"file\"\npath = \"in.ndjson\"\ncodec = \"record\"\n\
+                 [source]\ntype = \"file\"\npath = \"in.ndjson\"\ncodec = \"record\"\nmax_message_bytes = \"4MiB\"\n\
                  [[plugin]]\nuse = \"jq\"\nconfig = {{ program = \"{program}\" }}\n\
                  [[sink]]\ntype = \"file\"\npath = \"out.ndjson\"\n\
                  [dead_letters]\ntype = \"sqs\"\nqueue = \"{}\"\n{}\n{keys}\n",

@@ -22,10 +22,12 @@ pub const SECRET_KEY: &str = "qK3sVZ8yNc0r/TestSecretThatIsNowhere+1";
 pub const REGION: &str = "eu-central-1";
 
 /// What the environment of a process says for it to reach a stand-in as whoever may everything.
-pub const ENVIRONMENT: [(&str, &str); 4] = [
+pub const ENVIRONMENT: [(&str, &str); 5] = [
     ("AWS_ACCESS_KEY_ID", ACCESS_KEY),
     ("AWS_SECRET_ACCESS_KEY", SECRET_KEY),
     ("AWS_REGION", REGION),
+    // What boto3 looks at.
+    ("AWS_DEFAULT_REGION", REGION),
     // Nothing of this machine is looked at.
     ("AWS_EC2_METADATA_DISABLED", "true"),
 ];

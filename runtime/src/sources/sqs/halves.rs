@@ -80,7 +80,7 @@ impl SqsReader {
     }
 
     fn batch(&mut self, taken: Vec<Taken>) -> ReadBatch {
-        let mut filling = Filling::default();
+        let mut filling = Filling { builder: BatchBuilder::new(), rejected: Vec::new() };
         for message in taken {
             let rows = filling.builder.len();
             self.add(&mut filling, &message);
@@ -132,7 +132,6 @@ impl SqsReader {
     }
 }
 
-#[derive(Default)]
 struct Filling {
     builder: BatchBuilder,
     rejected: Vec<RejectedRow>,
