@@ -6,6 +6,7 @@ mod dead_letter_queue;
 mod fanout;
 mod kinesis_sink;
 mod notifications;
+mod pipelines;
 mod proxy;
 mod queues;
 mod sinks;
