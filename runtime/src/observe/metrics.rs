@@ -45,6 +45,9 @@ pub struct Metrics {
     pub kafka_rebalances: IntCounterVec,
     pub kafka_commit: HistogramVec,
     pub kafka_transactions: IntCounterVec,
+    pub kinesis_behind: IntGaugeVec,
+    pub kinesis_leases: IntGaugeVec,
+    pub kinesis_losses: IntCounterVec,
 }
 
 /// From half a millisecond to half a minute.
@@ -219,6 +222,21 @@ impl Metrics {
                 "millstream_kafka_transactions_total",
                 "transactions by how they ended: committed or aborted",
                 &["pipeline", "result"],
+            ),
+            kinesis_behind: gauge(
+                "millstream_kinesis_millis_behind_latest",
+                "how far the last answer of a shard was from its end, of the shards that this member has",
+                &["pipeline", "stream", "shard"],
+            ),
+            kinesis_leases: gauge(
+                "millstream_kinesis_leases",
+                "shards that this member reads",
+                &["pipeline", "stream"],
+            ),
+            kinesis_losses: counter(
+                "millstream_kinesis_lease_losses_total",
+                "shards that were lost with messages in flight: this member was away for too long",
+                &["pipeline", "stream"],
             ),
             registry,
             watched: Mutex::default(),

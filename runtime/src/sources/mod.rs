@@ -9,6 +9,8 @@ mod generate;
 mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[cfg(feature = "aws")]
+mod kinesis;
 mod stdin;
 mod stream;
 #[cfg(test)]
@@ -35,6 +37,8 @@ pub static SOURCES: &[SourceSpec] = &[
     http::SPEC,
     #[cfg(feature = "kafka")]
     kafka::SPEC,
+    #[cfg(feature = "aws")]
+    kinesis::SPEC,
     generate::SPEC,
 ];
 
