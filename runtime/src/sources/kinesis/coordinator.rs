@@ -21,8 +21,11 @@ use super::troubles::{Backoff, Trouble};
 /// How often shards are listed, besides when one has ended.
 const LIST_INTERVAL: Duration = Duration::from_secs(60);
 
-/// How often the leases of a member are renewed, and all are looked at, while one of a dead member expires.
-const LOOKS_PER_DURATION: u32 = 3;
+/// How often all leases are looked at, at least: so long a lease that was given up lies there, at most.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often a lease is renewed while one of a dead member expires.
+const RENEWALS_PER_DURATION: u32 = 3;
 
 /// What the coordinator waits for, in what is told.
 const ABOUT: &str = "leases";
@@ -50,6 +53,7 @@ struct Running {
     coordinator: Coordinator,
     shards: HashMap<String, ShardInfo>,
     listed: Option<Instant>,
+    renewed: Option<Instant>,
     watch: Watch,
     held: HashMap<String, Held>,
     random: StdRng,
@@ -77,6 +81,7 @@ impl Coordinator {
             coordinator: self,
             shards: HashMap::new(),
             listed: None,
+            renewed: None,
             watch: Watch::default(),
             held: HashMap::new(),
             random: StdRng::from_rng(&mut rand::rng()),
@@ -88,7 +93,7 @@ impl Coordinator {
     /// How often all leases are looked at.
     fn interval(&self) -> Duration {
         match self.table.is_shared() {
-            true => self.duration / LOOKS_PER_DURATION,
+            true => LOOK_INTERVAL.min(self.duration / RENEWALS_PER_DURATION),
             false => LIST_INTERVAL,
         }
     }
@@ -262,6 +267,7 @@ impl Running {
         if !self.is_stopping && self.create_leases(&leases).await? {
             leases = self.coordinator.table.list().await?;
         }
+        self.hear(&leases);
         self.renew().await?;
         self.pass_over_missing();
         if self.is_stopping {
@@ -318,36 +324,52 @@ impl Running {
         Ok(is_any)
     }
 
-    /// Shows that this member lives, and hears what others ask of it.
+    /// Hears what others did, and ask for.
+    fn hear(&mut self, leases: &[Lease]) {
+        let Coordinator { table, member, ownership, .. } = &self.coordinator;
+        if !table.is_shared() {
+            return;
+        }
+        for lease in leases {
+            let Some(held) = self.held.get_mut(&lease.shard) else { continue };
+            if lease.owner.as_deref() != Some(&**member) {
+                // Seen, and told, when things are settled next.
+                ownership.lose(held.shard.number);
+                continue;
+            }
+            let Some(to) = lease.hand_over_to.as_deref().filter(|&to| to != &**member) else { continue };
+            if held.leaving.is_none() {
+                tracing::info!(shard = lease.shard, to, "a shard goes to another member; draining");
+            }
+            ownership.leave(held.shard.number);
+            let leaving = held.leaving.get_or_insert_with(|| Leaving { since: Instant::now(), to: None });
+            leaving.to = Some(to.to_owned());
+            // Maybe nothing of it is in flight.
+            ownership.changed.notify_one();
+        }
+    }
+
+    /// Shows that this member lives.
     async fn renew(&mut self) -> Result<(), Trouble> {
-        if !self.coordinator.table.is_shared() {
+        let Coordinator { table, member, ownership, duration, .. } = &self.coordinator;
+        let is_due =
+            self.renewed.is_none_or(|renewed| renewed.elapsed() >= *duration / RENEWALS_PER_DURATION);
+        if !table.is_shared() || !is_due {
             return Ok(());
         }
-        let Coordinator { table, member, ownership, .. } = &self.coordinator;
+        let started = Instant::now();
         let mut renewals = JoinSet::new();
         for id in self.held.keys().cloned() {
             let (table, member) = (Arc::clone(table), Arc::clone(member));
             renewals.spawn(async move { (table.renew(&id, &member).await, id) });
         }
         while let Some(renewed) = renewals.join_next().await {
-            let (lease, id) = renewed.map_err(|error| Trouble::Stop(error.into()))?;
-            let Some(held) = self.held.get_mut(&id) else { continue };
-            let Some(lease) = lease? else {
-                // Seen, and told, when things are settled next.
+            let (is_ours, id) = renewed.map_err(|error| Trouble::Stop(error.into()))?;
+            if !is_ours? && let Some(held) = self.held.get(&id) {
                 ownership.lose(held.shard.number);
-                continue;
-            };
-            if let Some(to) = lease.hand_over_to.filter(|to| **to != **member) {
-                if held.leaving.is_none() {
-                    tracing::info!(shard = id, to, "a shard goes to another member; draining");
-                }
-                ownership.leave(held.shard.number);
-                let leaving = held.leaving.get_or_insert_with(|| Leaving { since: Instant::now(), to: None });
-                leaving.to = Some(to);
-                // Maybe nothing of it is in flight.
-                ownership.changed.notify_one();
             }
         }
+        self.renewed = Some(started);
         Ok(())
     }
 

@@ -72,8 +72,8 @@ pub trait Table: Send + Sync {
     /// Asks the owner to hand it over, unless somebody has asked for it already.
     async fn ask_for(&self, lease: &Lease, member: &str) -> Result<(), Trouble>;
 
-    /// Shows that this member lives. `None` if it does not have the lease any more.
-    async fn renew(&self, shard: &str, member: &str) -> Result<Option<Lease>, Trouble>;
+    /// Shows that this member lives. False if it does not have the lease any more.
+    async fn renew(&self, shard: &str, member: &str) -> Result<bool, Trouble>;
 
     /// Saves how far shards are settled, durably, and returns those that this member has not any more.
     async fn save(&self, checkpoints: &[(String, Checkpoint)], member: &str) -> Result<Vec<String>, Trouble>;

@@ -266,14 +266,14 @@ impl Table for DynamoTable {
         self.inner.send(request).await.map(|_| ())
     }
 
-    async fn renew(&self, shard: &str, member: &str) -> Result<Option<Lease>, Trouble> {
+    async fn renew(&self, shard: &str, member: &str) -> Result<bool, Trouble> {
         let request = self.inner.update(shard).await?;
         let request = request
             .update_expression(format!("SET {COUNTER} = {COUNTER} + :one"))
             .condition_expression(format!("{OWNER} = :me"))
             .expression_attribute_values(":one", int(1u64))
             .expression_attribute_values(":me", string(member));
-        self.inner.send(request).await?.map(|item| self.inner.lease(&item)).transpose()
+        Ok(self.inner.send(request).await?.is_some())
     }
 
     async fn save(&self, checkpoints: &[(String, Checkpoint)], member: &str) -> Result<Vec<String>, Trouble> {
