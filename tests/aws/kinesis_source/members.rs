@@ -102,6 +102,27 @@ fn p1_a_member_that_was_away_commits_nothing_more() {
 }
 
 #[test]
+fn p3_what_does_not_drain_in_time_is_delivered_by_both_in_order() {
+    let (stream, taker) = (Arc::new(Stream::new(2)), Taker::start());
+    let mut pipeline = Pipeline::shared(&stream, &taker, "10m");
+    pipeline.sections.push_str("drain_timeout = \"1s\"\n");
+    let mut one = Member::start(&pipeline);
+    let writer = Writer::start(&stream, Duration::from_millis(20));
+    one.wait_for("some records", || taker.count() > 200);
+    taker.open(false);
+    let mut two = Member::start(&pipeline);
+    one.wait_for_log("a shard did not drain in time");
+    two.running.wait_for("a shard", |_| look_at(&two.admin) == 1);
+    taker.open(true);
+    let written = writer.end();
+    two.wait_for("everything that was written", || taker.distinct() >= written);
+    one.running.wait_for("everything by the other one", |_| taker.distinct() >= written);
+    assert!(taker.judge(written) > 0, "nobody can know what was delivered");
+    one.stop();
+    two.stop();
+}
+
+#[test]
 fn p2_a_table_of_the_client_library_is_taken_over() {
     let (stream, taker) = (Stream::new(1), Taker::start());
     let pipeline = Pipeline::shared(&stream, &taker, "2s");

@@ -11,12 +11,13 @@ use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard};
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::routing::post;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 use crate::services::aws::{ENVIRONMENT, StandIn};
 use crate::support::{DEADLINE, Folder, Running, look, metric, millstream};
@@ -207,10 +208,20 @@ impl Taken {
 pub struct Taker {
     url: String,
     taken: Arc<Mutex<Vec<Taken>>>,
+    /// Whether it answers.
+    open: watch::Sender<bool>,
     _runtime: Runtime,
 }
 
-async fn take(State(taken): State<Arc<Mutex<Vec<Taken>>>>, body: Bytes) {
+#[derive(Clone)]
+struct Door {
+    taken: Arc<Mutex<Vec<Taken>>>,
+    open: watch::Receiver<bool>,
+}
+
+async fn take(State(mut door): State<Door>, body: Bytes) {
+    // An error is the end of the test.
+    let _ = door.open.wait_for(|open| *open).await;
     let record: Value = serde_json::from_slice(&body).expect("a record");
     let payload = match (&record["payload"], &record["payload_base64"]) {
         (Value::String(text), _) => text.clone().into_bytes(),
@@ -220,7 +231,7 @@ async fn take(State(taken): State<Arc<Mutex<Vec<Taken>>>>, body: Bytes) {
     let headers = record["headers"].as_object().into_iter().flatten();
     let headers = headers.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
     let key = record["key"].as_str().unwrap_or_default().to_owned();
-    taken.lock().expect("no panic").push(Taken { key, payload, headers: headers.collect() });
+    door.taken.lock().expect("no panic").push(Taken { key, payload, headers: headers.collect() });
 }
 
 impl Taker {
@@ -229,9 +240,16 @@ impl Taker {
         let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
         let taken: Arc<Mutex<Vec<Taken>>> = Arc::default();
-        let server = Router::new().route("/", post(take)).with_state(Arc::clone(&taken));
+        let (open, is_open) = watch::channel(true);
+        let door = Door { taken: Arc::clone(&taken), open: is_open };
+        let server = Router::new().route("/", post(take)).with_state(door).layer(DefaultBodyLimit::disable());
         runtime.spawn(async move { axum::serve(listener, server).await });
-        Taker { url, taken, _runtime: runtime }
+        Taker { url, taken, open, _runtime: runtime }
+    }
+
+    /// Has it answer, or keep those who deliver waiting.
+    pub fn open(&self, open: bool) {
+        self.open.send(open).expect("the server runs");
     }
 
     pub fn taken(&self) -> Vec<Taken> {
@@ -282,7 +300,9 @@ pub struct Pipeline {
     pub stream: String,
     /// `aws = ...` of the stream.
     pub aws: String,
-    /// The sections behind it.
+    /// Of the file itself.
+    pub top: String,
+    /// The sections behind the source.
     pub sections: String,
     url: String,
 }
@@ -293,6 +313,7 @@ impl Pipeline {
             source: String::new(),
             stream: stream.name.clone(),
             aws: StandIn::kinesis().toml(),
+            top: String::new(),
             sections: String::new(),
             url: taker.url.clone(),
         }
@@ -302,20 +323,20 @@ impl Pipeline {
     pub fn shared(stream: &Stream, taker: &Taker, duration: &str) -> Pipeline {
         let mut pipeline = Pipeline::new(stream, taker);
         let (table, aws) = (unique("leases"), StandIn::dynalite().toml());
-        pipeline.sections = format!(
-            "[source.leases]\ntable = \"{table}\"\n{aws}\nduration = \"{duration}\"\ncommit_interval = \"100ms\"\n"
-        );
+        pipeline.sections =
+            format!("[source.leases]\ntable = \"{table}\"\n{aws}\nduration = \"{duration}\"\n");
         pipeline
     }
 
     fn write(&self, folder: &Folder) -> PathBuf {
-        let Pipeline { source, stream, aws, sections, url } = self;
+        let Pipeline { source, stream, aws, top, sections, url } = self;
         folder.write(
             "reader.toml",
             &format!(
                 r#"
 name = "reader"
 ordering = "key"
+{top}
 
 [source]
 type = "kinesis"

@@ -1,8 +1,7 @@
 //! Who reads what: takes leases, has their shards fetched, hands them over, ends them.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use prometheus::{IntCounterVec, IntGaugeVec};
@@ -27,8 +26,12 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// How often a lease is renewed while one of a dead member expires.
 const RENEWALS_PER_DURATION: u32 = 3;
 
+/// A shard that the service does not know may be one that it does not know everywhere yet.
+const MISSING_FOR: Duration = Duration::from_secs(60);
+
 /// What the coordinator waits for, in what is told.
-const ABOUT: &str = "leases";
+const LEASES: &str = "leases";
+const SHARDS: &str = "shards";
 
 pub struct Coordinator {
     pub fetching: Arc<Fetching>,
@@ -53,6 +56,9 @@ struct Running {
     coordinator: Coordinator,
     shards: HashMap<String, ShardInfo>,
     listed: Option<Instant>,
+    /// When to list them next.
+    list_at: Instant,
+    list_backoff: Backoff,
     renewed: Option<Instant>,
     watch: Watch,
     held: HashMap<String, Held>,
@@ -81,6 +87,8 @@ impl Coordinator {
             coordinator: self,
             shards: HashMap::new(),
             listed: None,
+            list_at: Instant::now(),
+            list_backoff: Backoff::default(),
             renewed: None,
             watch: Watch::default(),
             held: HashMap::new(),
@@ -116,7 +124,7 @@ impl Running {
                 Ok(Some(at)) => {
                     next = at;
                     backoff.reset();
-                    self.coordinator.fetching.troubles.clear(ABOUT);
+                    self.coordinator.fetching.troubles.clear(LEASES);
                 }
                 Err(Trouble::Stop(error)) => {
                     // Nobody listens if the pipeline ends anyway.
@@ -124,7 +132,7 @@ impl Running {
                     break;
                 }
                 Err(Trouble::Wait(failure)) => {
-                    self.coordinator.fetching.troubles.tell(ABOUT, &failure.reason);
+                    self.coordinator.fetching.troubles.tell(LEASES, &failure.reason);
                     next = Instant::now() + backoff.next(failure.kind);
                 }
             }
@@ -139,8 +147,8 @@ impl Running {
                 () = stopping.cancelled(), if !self.is_stopping => self.stop(),
                 () = ownership.changed.notified() => {}
                 () = resharded.notified() => {
-                    self.listed = None;
-                    next = Instant::now();
+                    self.list_at = Instant::now();
+                    next = self.list_at;
                 }
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
@@ -152,12 +160,12 @@ impl Running {
     async fn round(&mut self, next: Instant) -> Result<Option<Instant>, Trouble> {
         let has_finished = self.settle().await?;
         if has_finished {
-            self.listed = None;
+            self.list_at = Instant::now();
         } else if Instant::now() < next {
             return Ok(None);
         }
         self.look().await?;
-        Ok(Some(Instant::now() + self.coordinator.interval()))
+        Ok(Some((Instant::now() + self.coordinator.interval()).min(self.list_at)))
     }
 
     /// Lets go of what is lost, drained or finished. True if something was finished.
@@ -255,23 +263,26 @@ impl Running {
             }
             fetching.troubles.clear(&id);
         }
-        fetching.troubles.clear(ABOUT);
+        fetching.troubles.clear(LEASES);
+        fetching.troubles.clear(SHARDS);
     }
 
-    /// Looks at shards and leases, and does what is to be done about them.
+    /// Looks at leases and shards, and does what is to be done about them. Leases come first: they are renewed
+    /// also while nothing can be heard of the stream.
     async fn look(&mut self) -> Result<(), Trouble> {
-        if !self.is_stopping {
-            self.list_shards().await?;
-        }
         let mut leases = self.coordinator.table.list().await?;
-        if !self.is_stopping && self.create_leases(&leases).await? {
-            leases = self.coordinator.table.list().await?;
-        }
         self.hear(&leases);
         self.renew().await?;
-        self.pass_over_missing();
         if self.is_stopping {
             return Ok(());
+        }
+        self.list_shards().await?;
+        if self.listed.is_none() {
+            return Ok(());
+        }
+        self.pass_over_missing();
+        if self.create_leases(&leases).await? {
+            leases = self.coordinator.table.list().await?;
         }
         self.watch.look(&leases, Instant::now());
         let held: HashSet<String> = self.held.keys().cloned().collect();
@@ -302,13 +313,27 @@ impl Running {
         self.clean_up(&leases).await
     }
 
+    /// Asks for the shards if it is time to.
     async fn list_shards(&mut self) -> Result<(), Trouble> {
-        if self.listed.is_some_and(|listed| listed.elapsed() < LIST_INTERVAL) {
+        if Instant::now() < self.list_at {
             return Ok(());
         }
-        let shards = self.coordinator.fetching.stream.shards().await?;
-        self.shards = shards.into_iter().map(|shard| (shard.id.clone(), shard)).collect();
-        self.listed = Some(Instant::now());
+        let Fetching { stream, troubles, .. } = &*self.coordinator.fetching;
+        let delay = match stream.shards().await {
+            Ok(shards) => {
+                troubles.clear(SHARDS);
+                self.shards = shards.into_iter().map(|shard| (shard.id.clone(), shard)).collect();
+                self.listed = Some(Instant::now());
+                self.list_backoff.reset();
+                LIST_INTERVAL
+            }
+            Err(Trouble::Wait(failure)) => {
+                troubles.tell(SHARDS, &failure.reason);
+                self.list_backoff.next(failure.kind)
+            }
+            Err(stop) => return Err(stop),
+        };
+        self.list_at = Instant::now() + delay;
         Ok(())
     }
 
@@ -316,7 +341,9 @@ impl Running {
     async fn create_leases(&self, leases: &[Lease]) -> Result<bool, Trouble> {
         let mut shards: Vec<ShardInfo> = self.shards.values().cloned().collect();
         shards.sort_by(|one, other| one.id.cmp(&other.id));
-        let new = self.coordinator.start.leases_for(&shards, leases, jiff::Timestamp::now().as_millisecond());
+        let Coordinator { start, fetching, .. } = &self.coordinator;
+        let now_ms = jiff::Timestamp::now().as_millisecond();
+        let new = start.leases_for(fetching.stream.name(), &shards, leases, now_ms);
         let is_any = !new.is_empty();
         for lease in new {
             self.coordinator.table.create(lease).await?;
@@ -375,9 +402,9 @@ impl Running {
 
     /// A shard that is listed no more and that the service does not know either is gone with its records.
     fn pass_over_missing(&self) {
-        let is_missing = |held: &&Held| held.shard.is_missing.swap(false, Ordering::Relaxed);
-        for Held { shard, .. } in self.held.values().filter(is_missing) {
-            if !self.shards.is_empty() && !self.shards.contains_key(&shard.id) {
+        for Held { shard, .. } in self.held.values() {
+            let is_missing = shard.missing_for().is_some_and(|missing| missing >= MISSING_FOR);
+            if is_missing && !self.shards.contains_key(&shard.id) {
                 tracing::warn!(
                     shard = shard.id,
                     "a shard is no more: what was not read of it in its retention is lost"
@@ -390,8 +417,13 @@ impl Running {
     /// Reads the shard of a lease that is ours.
     async fn acquire(&mut self, lease: Lease) -> Result<(), Trouble> {
         if !self.shards.contains_key(&lease.shard) {
-            self.listed = None;
+            let before = self.listed;
+            self.list_at = Instant::now();
             self.list_shards().await?;
+            if self.listed == before {
+                // It is adopted the next time.
+                return Ok(());
+            }
         }
         let Coordinator { ownership, fetching, leases, .. } = &self.coordinator;
         // Where it is lost and not told, it is adopted the next time.
@@ -404,7 +436,7 @@ impl Running {
             number: lease.partition,
             term,
             hash_keys: self.shards.get(&lease.shard).and_then(|shard| shard.hash_keys),
-            is_missing: AtomicBool::new(false),
+            missing_since: Mutex::default(),
         });
         let fetches = CancellationToken::new();
         let (token, fetched) =

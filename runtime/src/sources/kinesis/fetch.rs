@@ -1,7 +1,7 @@
 //! Fetching the records of a shard, within the limits of the service and the budget.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
@@ -24,6 +24,17 @@ pub struct Fetched {
     _permit: OwnedSemaphorePermit,
 }
 
+impl Fetched {
+    pub fn new(
+        shard: Arc<Shard>,
+        records: Vec<Record>,
+        is_end: bool,
+        permit: OwnedSemaphorePermit,
+    ) -> Fetched {
+        Fetched { shard, records: records.into_iter(), is_end, _permit: permit }
+    }
+}
+
 /// A shard that is ours.
 pub struct Shard {
     pub id: String,
@@ -31,8 +42,20 @@ pub struct Shard {
     pub number: u32,
     pub term: u64,
     pub hash_keys: Option<(u128, u128)>,
-    /// The service knows of no such shard.
-    pub is_missing: AtomicBool,
+    /// Since when the service knows of no such shard.
+    pub missing_since: Mutex<Option<Instant>>,
+}
+
+impl Shard {
+    pub fn missing_for(&self) -> Option<Duration> {
+        let since = self.missing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        since.map(|since| since.elapsed())
+    }
+
+    fn is_missing(&self, missing: bool) {
+        let mut since = self.missing_since.lock().unwrap_or_else(PoisonError::into_inner);
+        *since = missing.then(|| since.unwrap_or_else(Instant::now));
+    }
 }
 
 /// What those who fetch share.
@@ -90,6 +113,7 @@ impl Fetching {
                 }
             };
             backoff.reset();
+            shard.is_missing(false);
             self.troubles.clear(&shard.id);
             let GetRecordsOutput { records, next_shard_iterator, millis_behind_latest, child_shards, .. } =
                 answer;
@@ -103,13 +127,9 @@ impl Fetching {
             if !records.is_empty() || is_end {
                 let unused = (CALL_KIB as usize).saturating_sub(bytes.div_ceil(1 << 10));
                 drop(permit.split(unused));
-                let shard = Arc::clone(&shard);
-                let _ = self.queue.send(Ok(Fetched {
-                    shard,
-                    records: records.into_iter(),
-                    is_end,
-                    _permit: permit,
-                }));
+                let fetched = Fetched::new(Arc::clone(&shard), records, is_end, permit);
+                // Nobody listens if the pipeline ends anyway.
+                let _ = self.queue.send(Ok(fetched));
             } else {
                 drop(permit);
             }
@@ -163,7 +183,7 @@ impl Fetching {
             return;
         }
         if failure.kind == Kind::Missing {
-            shard.is_missing.store(true, Ordering::Relaxed);
+            shard.is_missing(true);
             self.resharded.notify_one();
         }
         if failure.kind == Kind::Refused {

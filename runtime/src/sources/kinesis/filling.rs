@@ -196,3 +196,7 @@ impl<'a> Filling<'a> {
         self.rejected.push(RejectedRow { row, code, reason });
     }
 }
+
+#[cfg(test)]
+#[path = "filling_tests.rs"]
+mod tests;

@@ -92,10 +92,10 @@ impl UserRecord<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
-    fn aggregated(records: &[(&str, Option<&str>, &str)]) -> Vec<u8> {
+    pub fn aggregated(records: &[(&str, Option<&str>, &str)]) -> Vec<u8> {
         let mut all = Aggregated::default();
         for (index, (key, hash_key, data)) in records.iter().enumerate() {
             all.partition_keys.push((*key).to_owned());

@@ -54,7 +54,13 @@ impl Start {
     /// A shard whose parent has one came later, and begins at its first record. One of whose descendants has
     /// one is not read: it ended before everything began. What is latest is a time, so that it is the same
     /// one after a restart and for all members; only shards that take records then are read.
-    pub fn leases_for(&self, shards: &[ShardInfo], leases: &[Lease], now_ms: i64) -> Vec<Lease> {
+    pub fn leases_for(
+        &self,
+        stream: &str,
+        shards: &[ShardInfo],
+        leases: &[Lease],
+        now_ms: i64,
+    ) -> Vec<Lease> {
         let mut known: HashSet<&str> = leases.iter().map(|lease| &*lease.shard).collect();
         let mut partitions: HashSet<u32> = leases.iter().map(|lease| lease.partition).collect();
         let passed = ancestors(shards, leases);
@@ -75,7 +81,7 @@ impl Start {
                 },
             };
             known.insert(&shard.id);
-            let partition = free_number(&shard.id, &partitions);
+            let partition = free_number(stream, &shard.id, &partitions);
             partitions.insert(partition);
             new.push(Lease {
                 shard: shard.id.clone(),
@@ -92,10 +98,14 @@ impl Start {
     }
 }
 
-/// A number made of the id, so that whatever is made of positions is the same whichever member reads the
-/// shard. Only of two ids with one checksum the second has another.
-fn free_number(shard: &str, taken: &HashSet<u32>) -> u32 {
-    let mut number = crc32fast::hash(shard.as_bytes());
+/// A number made of names, so that whatever is made of positions is the same whichever member reads the shard.
+pub fn number(stream: &str, shard: &str) -> u32 {
+    crc32fast::hash(format!("{stream}/{shard}").as_bytes())
+}
+
+/// Only of two shards with one checksum the second has another number.
+fn free_number(stream: &str, shard: &str, taken: &HashSet<u32>) -> u32 {
+    let mut number = number(stream, shard);
     while taken.contains(&number) {
         number = number.wrapping_add(1);
     }
@@ -129,9 +139,9 @@ mod tests {
 
     /// Ids and where they begin, given those that have leases already.
     fn starts(start: &Start, shards: &[ShardInfo], known: &[&str]) -> Vec<(String, Checkpoint)> {
-        let all = Start::default().leases_for(shards, &[], 0);
+        let all = Start::default().leases_for("orders", shards, &[], 0);
         let known: Vec<Lease> = all.into_iter().filter(|lease| known.contains(&&*lease.shard)).collect();
-        let new = start.leases_for(shards, &known, 17).into_iter();
+        let new = start.leases_for("orders", shards, &known, 17).into_iter();
         new.map(|lease| (lease.shard, lease.checkpoint)).collect()
     }
 
@@ -186,7 +196,7 @@ mod tests {
     #[test]
     fn p2_a_shard_has_the_same_number_for_all_members() {
         let numbers = |shards: &[ShardInfo]| -> BTreeMap<String, u32> {
-            let leases = Start::default().leases_for(shards, &[], 0).into_iter();
+            let leases = Start::default().leases_for("orders", shards, &[], 0).into_iter();
             leases.map(|lease| (lease.shard, lease.partition)).collect()
         };
         let (all, last) = (numbers(&shards()), numbers(&shards()[3..]));

@@ -168,7 +168,8 @@ impl Stream {
     fn trouble(&self, failure: Failure) -> Trouble {
         let help = match &*failure.code {
             "InvalidArgumentException" if failure.reason.contains("equence") => {
-                "; if the stream was deleted and made anew, what was read of the old one has to be forgotten"
+                "; if the stream was deleted and made anew, forget how far the old one was read: \
+                 `millstream checkpoint reset`, or another table of leases"
             }
             _ if failure.kind == Kind::Refused => "",
             _ => return Trouble::Wait(failure),

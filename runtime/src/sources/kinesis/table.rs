@@ -15,6 +15,7 @@ use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::leases::{Checkpoint, Lease, Table};
+use super::starts;
 use super::troubles::Trouble;
 use crate::aws::{Connection, Failure, Kind};
 
@@ -138,7 +139,7 @@ impl Inner {
             switches: number(item, SWITCHES).unwrap_or_default(),
             hand_over_to: text(item, HAND_OVER_TO).map(str::to_owned),
             // As a lease of the library has none.
-            partition: number(item, PARTITION).unwrap_or_else(|| crc32fast::hash(shard.as_bytes())),
+            partition: number(item, PARTITION).unwrap_or_else(|| starts::number(&self.stream, shard)),
         })
     }
 
