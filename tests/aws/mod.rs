@@ -5,6 +5,7 @@ mod claim_check;
 mod dead_letter_queue;
 mod fanout;
 mod kinesis_sink;
+mod kinesis_source;
 mod notifications;
 mod pipelines;
 mod proxy;

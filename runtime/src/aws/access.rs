@@ -130,6 +130,12 @@ impl Access {
         }
     }
 
+    /// The same, as another service is reached.
+    #[must_use]
+    pub fn without_endpoint(&self) -> Access {
+        Access { endpoint: None, ..self.clone() }
+    }
+
     /// Where it is said to be, in words.
     pub fn place(&self) -> Option<&str> {
         self.endpoint.as_deref().or(self.region.as_deref())

@@ -47,6 +47,9 @@ pub struct Metrics {
     pub kafka_transactions: IntCounterVec,
     pub sqs_messages: IntGaugeVec,
     pub sqs_age: IntGaugeVec,
+    pub kinesis_behind: IntGaugeVec,
+    pub kinesis_leases: IntGaugeVec,
+    pub kinesis_losses: IntCounterVec,
 }
 
 /// From half a millisecond to half a minute.
@@ -231,6 +234,21 @@ impl Metrics {
                 "millstream_sqs_age_seconds",
                 "age of the oldest message that was received within the last 30 to 60 s, since it was sent",
                 &["pipeline", "queue"],
+            ),
+            kinesis_behind: gauge(
+                "millstream_kinesis_millis_behind_latest",
+                "how far the last answer of a shard was from its end, of the shards that this member has",
+                &["pipeline", "stream", "shard"],
+            ),
+            kinesis_leases: gauge(
+                "millstream_kinesis_leases",
+                "shards that this member reads",
+                &["pipeline", "stream"],
+            ),
+            kinesis_losses: counter(
+                "millstream_kinesis_lease_losses_total",
+                "shards that were lost with messages in flight: this member was away for too long",
+                &["pipeline", "stream"],
             ),
             registry,
             watched: Mutex::default(),

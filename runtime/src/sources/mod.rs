@@ -10,7 +10,9 @@ mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
 #[cfg(feature = "aws")]
-pub mod sqs;
+mod kinesis;
+#[cfg(feature = "aws")]
+mod sqs;
 mod stdin;
 mod stream;
 #[cfg(test)]
@@ -38,6 +40,8 @@ pub static SOURCES: &[SourceSpec] = &[
     http::SPEC,
     #[cfg(feature = "kafka")]
     kafka::SPEC,
+    #[cfg(feature = "aws")]
+    kinesis::SPEC,
     #[cfg(feature = "aws")]
     sqs::SPEC,
     generate::SPEC,

@@ -1,0 +1,7 @@
+//! The source `kinesis`, against kinesis-local and dynalite.
+
+mod members;
+mod reads;
+mod resharding;
+mod troubles;
+mod world;
