@@ -48,6 +48,7 @@ ordering = "key"
 type = "file"
 path = "in.ndjson"
 codec = "record"
+max_message_bytes = "16MiB"
 batch = 50
 [[sink]]
 name = "out"
@@ -85,6 +86,17 @@ pub fn dead_letters(pipeline: &Path) -> Vec<Value> {
     let (status, out, errors) = run(&["dlq", "list", pipeline.to_str().expect("UTF-8"), "--json"]);
     assert!(status.success(), "{errors}");
     out.lines().map(|line| serde_json::from_str(line).expect("one JSON object a line")).collect()
+}
+
+/// The dead letters are those of the sink that were to be expected, as `code` and record.
+pub fn assert_dead_letters(letters: &[Value], expected: &[(&str, Value)]) {
+    let of = |letter: &Value| format!("{} {}", letter["stage"], letter["code"]);
+    let mut codes: Vec<String> = letters.iter().map(of).collect();
+    let mut expected: Vec<String> =
+        expected.iter().map(|(code, _)| format!("\"sink:out\" {code:?}")).collect();
+    codes.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(codes, expected);
 }
 
 pub fn number(body: &str) -> u64 {
