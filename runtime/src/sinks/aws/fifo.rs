@@ -54,7 +54,7 @@ impl Keys<'_> {
 
     /// Adds what is wrong with `deduplication` where payloads are put into S3.
     pub fn check_aside(self, problems: &mut Vec<Problem>) {
-        if self.deduplication == Some(&Deduplication::Content) {
+        if self.deduplication == Some(&Deduplication::By(Service::Content)) {
             let message = "the body of a payload in S3 is another one each time it is sent";
             problems.push(
                 Problem::new("/deduplication", message).help("no `deduplication`, or a place in the message"),
