@@ -21,6 +21,9 @@ use crate::message::MessageRef;
 /// Code of a message that the service refuses.
 const REFUSED: &str = "refused";
 
+/// Code of a message that names a queue that is not there.
+pub const UNKNOWN_QUEUE: &str = "unknown-queue";
+
 /// Entries of a call for each request in flight: so many requests one after the other, so that the last of
 /// a call do not wait for each other all the time.
 const REQUESTS_IN_TURN: usize = 4;
@@ -269,8 +272,9 @@ impl<E> Call<E> {
     fn settle(&mut self, index: usize, result: Option<Result<(), Failure>>) {
         let outcome = match result {
             Some(Ok(())) => Outcome::Durable,
-            Some(Err(Failure { kind: Kind::Refused, reason, .. })) => {
-                Outcome::Reject { code: REFUSED, reason }
+            Some(Err(Failure { kind: Kind::Refused, reason, code })) => {
+                let code = if code == UNKNOWN_QUEUE { UNKNOWN_QUEUE } else { REFUSED };
+                Outcome::Reject { code, reason }
             }
             // Busy, in trouble, or its key is not to be had: no message's fault.
             Some(Err(Failure { reason, .. })) => Outcome::Later { reason, after: None },

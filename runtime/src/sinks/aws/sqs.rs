@@ -15,7 +15,7 @@ use serde::Deserialize;
 use tokio::sync::OnceCell;
 
 use super::attributes::{Attribute, Attributes, Value};
-use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble};
+use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble, UNKNOWN_QUEUE};
 use super::body::{Bodies, Encoding, Parts};
 use super::fifo::{Deduplication, Ids, Keys};
 use super::places::Key;
@@ -400,7 +400,7 @@ impl Queues {
     fn missing(&self, failure: Failure, entries: usize) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
         match (&self.target, failure.kind) {
             (Target::Header { .. }, Kind::Missing) => {
-                let refused = Failure { kind: Kind::Refused, code: "unknown-queue".to_owned(), ..failure };
+                let refused = Failure { kind: Kind::Refused, code: UNKNOWN_QUEUE.to_owned(), ..failure };
                 Ok(vec![Some(Err(refused)); entries])
             }
             _ => Err(failure.into()),
