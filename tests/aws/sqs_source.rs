@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::sqs_queue::{Member, Queue, Taker};
 use crate::services::aws::{StandIn, python};
-use crate::support::{Folder, ask, run};
+use crate::support::{Folder, ask, look, metric, run};
 
 const FILE: &str = "type = \"file\"\npath = \"out.ndjson\"\ncodec = \"record\"";
 
@@ -159,7 +159,12 @@ fn p8_a_stop_gives_back_at_once_what_is_not_settled() {
         queue.send((0..30).map(|number| (["a", "b", "c"][number % 3], number.to_string())));
         let pipeline = queue.pipeline(&folder, "visibility_timeout = \"10m\"", &never.sink("out"), "");
         let mut member = Member::start(&folder, &pipeline);
-        member.wait_for("some are in flight", || never.count() >= 3);
+        member.wait_for("one is with the sink", || never.count() >= 1);
+        let admin = member.admin.clone();
+        member.wait_for("more are in flight", || {
+            let page = look(&admin).expect("it answers");
+            metric(&page, "millstream_messages", &["account=\"in_flight\""]).is_some_and(|count| count >= 3)
+        });
         let log = member.stop();
         assert_eq!(queue.counts(), (30, 0), "{log}");
         // And in order: the second process reads each group from its start.
@@ -291,7 +296,7 @@ fn depth_and_age_are_metrics_and_a_tighter_redrive_policy_is_a_warning() {
     let of = |state: &str| {
         let page = ask(&admin, "/metrics").unwrap_or_default().1;
         let labels = [format!("queue=\"{}\"", queue.name), format!("state=\"{state}\"")];
-        crate::support::metric(&page, "millstream_sqs_messages", &[&labels[0], &labels[1]])
+        metric(&page, "millstream_sqs_messages", &[&labels[0], &labels[1]])
     };
     member.wait_for("the depth is known", || {
         of("visible").zip(of("in_flight")).is_some_and(|(visible, hidden)| visible + hidden == 5)

@@ -14,6 +14,7 @@ mod halves;
 mod queue;
 mod work;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -254,6 +255,7 @@ impl SourceConfig for SqsSource {
             gauges,
             broken: Mutex::default(),
             breaks: CancellationToken::new(),
+            is_waiting: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -286,7 +288,7 @@ fn number_of(id: &str) -> u64 {
     u64::from_be_bytes(*first) >> 1
 }
 
-/// The partition is the queue, or a group of a FIFO queue.
+/// The partition is the queue, or a group of a FIFO queue. Its offsets say nothing of the order.
 fn position_of(queue: &Queue, group: Option<&str>, number: u64) -> Position {
     let mut partition = crc32fast::Hasher::new();
     partition.update(queue.name().as_bytes());
