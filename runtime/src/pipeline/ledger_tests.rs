@@ -54,7 +54,7 @@ fn a_queue_is_told_how_often_attempts_at_a_message_failed() {
     let mut parts = held.split(2, |index, _| index).into_iter();
     let first = parts.next().unwrap();
     // At both sinks, since each has a copy.
-    let (copies, _) = first.fan_out(2, |_, _| SinkSet::ALL);
+    let (copies, _) = first.fan_out(2, |_, _| SinkSet::only(0).with(1));
     for (_, copy) in copies {
         copy.note_failure();
         copy.abandon();
