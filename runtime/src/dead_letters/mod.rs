@@ -236,6 +236,7 @@ mod tests {
         let mut again = DeadLetter { attempts: 9, replays: 1, reason: "other".to_owned(), ..letter(1) };
         (again.read_at_ms, again.failed_at_ms, again.position.partition) = (5, 6, 7);
         again.message.headers.push((b"Millstream-Replays".to_vec(), b"1".to_vec()));
+        again.message.headers.push((b"SQS-Receive-Count".to_vec(), b"2".to_vec()));
         assert_eq!(again.derive_id(), id);
 
         let mut others = vec![

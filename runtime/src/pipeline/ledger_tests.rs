@@ -44,6 +44,29 @@ fn p2_a_dropped_message_is_never_committed_past() {
 }
 
 #[test]
+fn a_queue_is_told_how_often_attempts_at_a_message_failed() {
+    let ledger = ledger(2);
+    let (queue, _) = ledger.add_feed("queue", CommitKind::Each);
+    let (log, _) = ledger.add_feed("log", CommitKind::UpTo);
+    ledger.open(log, batch(0, 0, 1)).unwrap().delivered_for_test();
+    let held = ledger.open(queue, batch(0, 0, 2)).unwrap();
+    held.note_failure();
+    let mut parts = held.split(2, |index, _| index).into_iter();
+    let first = parts.next().unwrap();
+    // At both sinks, since each has a copy.
+    let (copies, _) = first.fan_out(2, |_, _| SinkSet::only(0).with(1));
+    for (_, copy) in copies {
+        copy.note_failure();
+        copy.abandon();
+    }
+    parts.next().unwrap().delivered_for_test();
+    let mut rows = ledger.take_committable(queue).rows;
+    rows.sort_by_key(|row| row.position);
+    let told: Vec<_> = rows.into_iter().map(|row| (row.outcome, row.failures)).collect();
+    assert_eq!(told, [(SettledAs::Returned, 3), (SettledAs::Delivered, 1)]);
+}
+
+#[test]
 fn p5_a_replayed_message_goes_on_with_its_mark_and_is_kept_as_it_was_read() {
     let ledger = ledger(1);
     let (feed, _) = ledger.add_feed("orders", CommitKind::Each);

@@ -29,13 +29,13 @@ impl Content {
 }
 
 /// What a message holds, as it came.
-pub fn read(message: Message) -> Content {
+pub fn read(mut message: Message) -> Content {
+    let attributes = message.message_attributes.take();
     let system = |name: System| message.attributes.as_ref()?.get(&name).cloned();
     let sent_at_ms = system(System::SentTimestamp).and_then(|text| text.parse().ok()).unwrap_or_else(now_ms);
     let key = system(System::MessageGroupId);
     let mut headers = Vec::new();
-    let mut attributes: Vec<(String, MessageAttributeValue)> =
-        message.message_attributes.clone().into_iter().flatten().collect();
+    let mut attributes: Vec<(String, MessageAttributeValue)> = attributes.into_iter().flatten().collect();
     attributes.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     for (name, MessageAttributeValue { string_value, binary_value, data_type, .. }) in attributes {
         let value = string_value.map(String::into_bytes);

@@ -334,11 +334,13 @@ impl Custody {
                 // It has come again meanwhile.
                 _ if entry.handle != ask.handle => {}
                 Some(Ok(until)) => entry.hidden_until = until,
-                Some(Err(())) if !matches!(entry.stage, Stage::Returning) => {
+                Some(Err(())) => {
                     entry.lost = true;
-                    lost = Some(Arc::clone(&entry.id));
+                    // One that is settled may have been deleted meanwhile, which is as it should be.
+                    let is_needed = matches!(entry.stage, Stage::Waiting(_) | Stage::InFlight);
+                    lost = is_needed.then(|| Arc::clone(&entry.id));
                 }
-                Some(Err(())) | None => {}
+                None => {}
             }
         }
         self.returnable.notify_waiters();

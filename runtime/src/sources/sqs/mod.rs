@@ -17,6 +17,7 @@ mod queue;
 mod work;
 
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -288,6 +289,7 @@ impl SourceConfig for SqsSource {
             gauges,
             broken: Mutex::default(),
             breaks: CancellationToken::new(),
+            is_waiting: AtomicBool::new(false),
             stopping: CancellationToken::new(),
             cut: CancellationToken::new(),
             closing: CancellationToken::new(),
@@ -320,7 +322,7 @@ fn number_of(id: &str) -> u64 {
     u64::from_be_bytes(*first) >> 1
 }
 
-/// The partition is the queue, or a group of a FIFO queue.
+/// The partition is the queue, or a group of a FIFO queue. Its offsets say nothing of the order.
 fn position_of(queue: &Queue, group: Option<&str>, number: u64) -> Position {
     let mut partition = crc32fast::Hasher::new();
     partition.update(queue.name().as_bytes());

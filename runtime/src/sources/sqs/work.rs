@@ -1,7 +1,7 @@
 //! What goes on beside reader and committer, a task each: receiving, keeping messages hidden, deleting,
 //! giving back, and looking at the queue's depth.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub struct Work {
     /// What no waiting mends: the reader returns it.
     pub broken: Mutex<Option<anyhow::Error>>,
     pub breaks: CancellationToken,
+    /// Nothing could be received the last time.
+    pub is_waiting: AtomicBool,
     /// Nothing more is received.
     pub stopping: CancellationToken,
     /// Receives on their way are given up.
@@ -173,8 +175,8 @@ impl Work {
                     attempt = Attempt::default();
                     let arrived = messages.into_iter().filter_map(|message| self.arrived(message)).collect();
                     self.custody.arrived(asked, arrived, Instant::now());
-                    if tries > 0 {
-                        tries = 0;
+                    tries = 0;
+                    if self.is_waiting.swap(false, Ordering::Relaxed) {
                         tracing::info!(pipeline = %self.pipeline, queue = self.queue.name(), "the source reads");
                         self.waits.clear(RECEIVING);
                     }
@@ -191,6 +193,7 @@ impl Work {
                     if self.stopping.is_cancelled() {
                         return;
                     }
+                    self.is_waiting.store(true, Ordering::Relaxed);
                     self.wait(RECEIVING, "the source waits for its queue", &trouble, &mut tries).await;
                 }
             }
@@ -318,11 +321,15 @@ impl Work {
                 };
             }
         };
+        let mut trouble = Ok(());
         for ((ask, seconds), outcome) in asks.iter().zip(outcomes) {
             let result = match &outcome {
                 None => Some(Ok(now + Duration::from_secs(u64::from(*seconds)))),
                 Some(failure) if is_gone(failure) => Some(Err(())),
-                Some(_) => None,
+                Some(failure) => {
+                    trouble = Err(failure.clone().into());
+                    None
+                }
             };
             if let Some(id) = self.custody.extended(ask, result) {
                 let reason = outcome.map(|failure| failure.reason);
@@ -332,7 +339,7 @@ impl Work {
                 );
             }
         }
-        Ok(())
+        trouble
     }
 
     /// Deletes what is settled, until it is gone.
