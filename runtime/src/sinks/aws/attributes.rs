@@ -55,9 +55,8 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Adds what is wrong with the keys `attributes` and `attribute_types`. `lists` if a type may be
-    /// `String.Array`.
-    pub fn check(&self, lists: bool, problems: &mut Vec<Problem>) {
+    /// Adds what is wrong with the keys `attributes` and `attribute_types`.
+    pub fn check(&self, problems: &mut Vec<Problem>) {
         for (index, name) in self.names.iter().flatten().enumerate() {
             if let Some(why) = wrong_name(name) {
                 problems.push(Problem::new(format!("/attributes/{index}"), format!("{name:?} {why}")));
@@ -72,8 +71,7 @@ impl Attributes {
         for (name, data_type) in &self.types {
             let at = format!("/attribute_types/{}", escape(name));
             let (base, label) = data_type.split_once('.').unwrap_or((data_type, "-"));
-            let is_list = lists && data_type == "String.Array";
-            if !is_list && (!matches!(base, "String" | "Number" | "Binary") || label.is_empty()) {
+            if !matches!(base, "String" | "Number" | "Binary") || label.is_empty() {
                 problems.push(
                     Problem::new(at, format!("{data_type:?} is no type of an attribute"))
                         .help("String, Number or Binary, and a label if you like, as in \"Number.int\""),

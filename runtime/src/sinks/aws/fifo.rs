@@ -16,20 +16,19 @@ use crate::sinks::SinkContext;
 /// and of SNS the same.
 const MAX_ID_CHARS: usize = 128;
 
-/// Where a deduplication id comes from: `"content"`, or one of `{ pointer = "/..." }`,
-/// `{ header = "..." }`, `{ key = true }`.
+/// Where a deduplication id comes from.
 #[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(untagged)]
 pub enum Deduplication {
+    By(Service),
+    At(Key),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Service {
     /// None is sent: the service makes it of the body (`ContentBasedDeduplication`).
     Content,
-    /// At a JSON pointer (RFC 6901) in the payload: a text, or the digits of a number.
-    Pointer(String),
-    /// In the header of this name; case does not matter.
-    Header(String),
-    /// `true`: it is the message's own key.
-    #[serde(rename = "key")]
-    Message(bool),
 }
 
 /// What a section says of groups and deduplication.
@@ -54,14 +53,11 @@ impl Keys<'_> {
     }
 
     fn deduplicated(self) -> Result<How, Problem> {
-        let key = match self.deduplication {
-            None => return Ok(How::Made),
-            Some(Deduplication::Content) => return Ok(How::ByContent),
-            Some(Deduplication::Pointer(pointer)) => Key::Pointer(pointer.clone()),
-            Some(Deduplication::Header(header)) => Key::Header(header.clone()),
-            Some(Deduplication::Message(is_key)) => Key::Message(*is_key),
-        };
-        Ok(How::At(key.place("/deduplication")?))
+        match self.deduplication {
+            None => Ok(How::Made),
+            Some(Deduplication::By(Service::Content)) => Ok(How::ByContent),
+            Some(Deduplication::At(key)) => Ok(How::At(key.place("/deduplication")?)),
+        }
     }
 
     /// # Errors

@@ -57,7 +57,7 @@ const MAX_KEY_CHARS: usize = 256;
 /// is acknowledged. So a stream of few keys is slow: some milliseconds a message.
 ///
 /// A record has a key and bytes. Headers are not written unless the codec does (`codec = "record"`), nor
-/// is the mark of a replayed dead letter, which is one; and a null payload is written as no bytes at all.
+/// is the mark of a replayed dead letter, which is one.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KinesisSink {
@@ -238,7 +238,8 @@ impl Destination for Stream {
             record.error_code(),
             record.sequence_number(),
         ) {
-            (Some(code), _) => Some(Err(Failure::of_entry(code, record.error_message(), false))),
+            // Throttled and in trouble are known by their codes; it says no others.
+            (Some(code), _) => Some(Err(Failure::of_entry(code, record.error_message(), true))),
             (None, Some(_)) => Some(Ok(())),
             (None, None) => None,
         };

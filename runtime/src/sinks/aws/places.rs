@@ -11,16 +11,15 @@ use crate::config::problem::Problem;
 use crate::message::MessageRef;
 
 /// One of `{ pointer = "/..." }`, `{ header = "..." }`, `{ key = true }`.
-#[derive(Clone, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Key {
+#[derive(Clone, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Key {
     /// At a JSON pointer (RFC 6901) in the payload: a text, or the digits of a number.
-    Pointer(String),
+    pointer: Option<String>,
     /// In the header of this name; case does not matter.
-    Header(String),
+    header: Option<String>,
     /// `true`: it is the message's own key.
-    #[serde(rename = "key")]
-    Message(bool),
+    key: Option<bool>,
 }
 
 /// A [`Key`] that was checked.
@@ -37,26 +36,29 @@ impl Key {
     /// # Errors
     /// It names no one place.
     pub fn place(&self, at: &str) -> Result<Place, Problem> {
-        match self {
-            Key::Message(true) => Ok(Place::Message),
-            Key::Message(false) => Err(Problem::new(format!("{at}/key"), "it is no place then")
-                .help("true, or `pointer` or `header` instead")),
-            Key::Header(name) if name.is_empty() => {
+        match (&self.pointer, &self.header, self.key) {
+            (Some(pointer), None, None) => of_pointer(pointer, &format!("{at}/pointer")),
+            (None, Some(header), None) if header.is_empty() => {
                 Err(Problem::new(format!("{at}/header"), "a header has a name"))
             }
-            Key::Header(name) => Ok(Place::Header(name.clone())),
-            Key::Pointer(pointer) => {
-                let at = format!("{at}/pointer");
-                if pointer.split('/').any(|step| step == "*") {
-                    return Err(Problem::new(at, "`*` would be many places").help("one place, as \"/id\""));
-                }
-                let mut pointers = Pointers::default();
-                match pointers.push(pointer) {
-                    Ok(_) => Ok(Place::Payload(pointers)),
-                    Err(error) => Err(Problem::new(at, error.to_string()).help("as in \"/order/id\"")),
-                }
-            }
+            (None, Some(header), None) => Ok(Place::Header(header.clone())),
+            (None, None, Some(true)) => Ok(Place::Message),
+            (None, None, Some(false)) => Err(Problem::new(format!("{at}/key"), "it is no place then")
+                .help("true, or `pointer` or `header` instead")),
+            _ => Err(Problem::new(at, "it has to name one place")
+                .help("one of `pointer = \"/...\"`, `header = \"...\"`, `key = true`")),
         }
+    }
+}
+
+fn of_pointer(pointer: &str, at: &str) -> Result<Place, Problem> {
+    if pointer.split('/').any(|step| step == "*") {
+        return Err(Problem::new(at, "`*` would be many places").help("one place, as \"/id\""));
+    }
+    let mut pointers = Pointers::default();
+    match pointers.push(pointer) {
+        Ok(_) => Ok(Place::Payload(pointers)),
+        Err(error) => Err(Problem::new(at, error.to_string()).help("as in \"/order/id\"")),
     }
 }
 

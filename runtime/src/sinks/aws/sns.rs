@@ -64,7 +64,7 @@ const SUBJECT_CHARS: usize = 100;
 /// 10: SNS takes more, but does not deliver such a message to queues with raw delivery. One with more
 /// becomes a dead letter (`too-many-attributes`). A header that can be no attribute makes it one too
 /// (`invalid-attribute`): its name has other characters than letters and digits of ASCII, `_`, `-` and
-/// `.`, or its value is empty. So do a body that is empty, as that of a null payload (`empty`), one that
+/// `.`, or its value is empty. So do a body that is empty (`empty`), one that
 /// is no text (`not-text`), and more than `max_bytes` with attributes (`too-large`).
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -173,7 +173,7 @@ impl SinkConfig for SnsSink {
             problems.push(Problem::new("/subject_header", "a header has a name"));
         }
         self.keys().check("topic", problems);
-        self.attributes().check(true, problems);
+        self.attributes().check(problems);
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
     }
 

@@ -61,7 +61,7 @@ const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
 /// Headers become attributes, and a message has at most 10 of them: one with more becomes a dead letter
 /// (`too-many-attributes`). A header that can be no attribute makes it one too (`invalid-attribute`): its
 /// name has other characters than letters and digits of ASCII, `_`, `-` and `.`, or its value is empty.
-/// So do a body that is empty, as that of a null payload (`empty`), one that is no text (`not-text`) or
+/// So do a body that is empty (`empty`), one that is no text (`not-text`) or
 /// has characters that SQS does not take (`invalid-characters`: control characters), and more than 1 MiB
 /// with attributes (`too-large`).
 #[derive(Clone, Deserialize, JsonSchema)]
@@ -194,7 +194,7 @@ impl SinkConfig for SqsSink {
         self.aws.check("/aws", &context.base, problems);
         self.keys().check("queue", problems);
         self.check_delay(problems);
-        self.attributes().check(false, problems);
+        self.attributes().check(problems);
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
     }
 
