@@ -238,7 +238,8 @@ impl Destination for Stream {
             record.error_code(),
             record.sequence_number(),
         ) {
-            (Some(code), _) => Some(Err(Failure::of_entry(code, record.error_message(), false))),
+            // Throttled and in trouble are known by their codes; it says no others.
+            (Some(code), _) => Some(Err(Failure::of_entry(code, record.error_message(), true))),
             (None, Some(_)) => Some(Ok(())),
             (None, None) => None,
         };
