@@ -1,6 +1,7 @@
 //! The source `kinesis`, against kinesis-local and dynalite.
 
 mod members;
+mod pipelines;
 mod reads;
 mod resharding;
 mod troubles;

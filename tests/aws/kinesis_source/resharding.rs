@@ -6,19 +6,22 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::world::{Member, Pipeline, Stream, Taker, Writer};
+use super::world::{Member, Pipeline, Stream, Taker, Writer, wait_for};
 use crate::support::{rounds, seed};
+
+/// Between two calls of the writer.
+const PAUSE: Duration = Duration::from_millis(15);
 
 /// Splits and merges, and returns how many records were written in all.
 fn reshard(
     rounds: usize,
     stream: &Arc<Stream>,
+    writer: Writer,
     taker: &Taker,
     member: &mut Member,
     mut happen: impl FnMut(usize),
 ) -> usize {
     let mut random = StdRng::seed_from_u64(seed());
-    let writer = Writer::start(stream, Duration::from_millis(15));
     for round in 0..rounds {
         let enough = writer.written() + random.random_range(100..400);
         member.wait_for("some more records", || writer.written() >= enough);
@@ -41,9 +44,15 @@ fn reshard(
 #[test]
 fn p3_a_single_member_keeps_the_order_over_splits_and_merges() {
     let (stream, taker) = (Arc::new(Stream::new(2)), Taker::start());
+    let writer = Writer::start(&stream, PAUSE);
+    // Some has happened when it comes: parents and children are all there at once.
+    for enough in [400, 800] {
+        wait_for("some records", || writer.written() >= enough);
+        stream.split(0);
+    }
     let mut member = Member::start(&Pipeline::new(&stream, &taker));
     let rounds = rounds("splits and merges with one member", 4, 20);
-    let written = reshard(rounds, &stream, &taker, &mut member, |_| {});
+    let written = reshard(rounds, &stream, writer, &taker, &mut member, |_| {});
     assert_eq!(taker.judge(written), 0, "repetitions");
     let open = stream.open_shards().len() as u64;
     member.running.wait_for("only open shards are read", |_| {
@@ -64,7 +73,8 @@ fn p3_members_keep_the_order_over_splits_and_merges() {
     let mut one = Member::start(&pipeline);
     let mut others = vec![Member::start(&pipeline), Member::start(&pipeline)];
     let rounds = rounds("splits and merges with three members, one of which is killed now and then", 4, 20);
-    let written = reshard(rounds, &stream, &taker, &mut one, |round| {
+    let writer = Writer::start(&stream, PAUSE);
+    let written = reshard(rounds, &stream, writer, &taker, &mut one, |round| {
         if round % 2 == 1 {
             let killed = others.remove(0).kill();
             others.push(killed.start());
