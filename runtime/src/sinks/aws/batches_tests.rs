@@ -78,8 +78,9 @@ impl Destination for Simulated {
         if body.contains("unmakeable") {
             return Err(Refused::new("unmakeable", "it says so"));
         }
-        let target = (body.len() % 2 == 0).then(|| "even".into());
-        Ok(Entry { bytes: body.len(), group: group_of(&body).map(str::to_owned), what: body, target })
+        let group = group_of(&body).map(str::to_owned);
+        let target = group.as_ref().filter(|group| group.ends_with(['0', '2', '4'])).map(|_| "even".into());
+        Ok(Entry { bytes: body.len(), group, what: body, target })
     }
 
     async fn send(&self, entries: &[Arc<String>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
@@ -89,6 +90,11 @@ impl Destination for Simulated {
             world.most_requests = world.most_requests.max(world.requests);
             world.sizes.push(entries.len());
             let bytes: usize = entries.iter().map(|entry| entry.len()).sum();
+            let is_even =
+                |entry: &Arc<String>| group_of(entry).is_some_and(|group| group.ends_with(['0', '2', '4']));
+            if entries.iter().any(|entry| is_even(entry) != is_even(&entries[0])) {
+                world.wrong.push("two targets in one request".to_owned());
+            }
             if entries.len() > MAX_MESSAGES || (entries.len() > 1 && bytes > MAX_BYTES) {
                 world.wrong.push(format!("{} entries of {bytes} bytes", entries.len()));
             }
