@@ -28,7 +28,7 @@ pub fn numbered(messages: u64, keys: u64) -> String {
     let line = |number: u64| {
         let payload = json!({ "number": number, "group": format!("g{}", number % keys) }).to_string();
         let headers =
-            json!({ "kind": if number % 2 == 0 { "even" } else { "odd" }, "number": number.to_string() });
+            json!({ "kind": if number.is_multiple_of(2) { "even" } else { "odd" }, "number": number.to_string() });
         json!({ "key": format!("k{}", number % keys), "payload": payload, "headers": headers }).to_string()
             + "\n"
     };

@@ -19,7 +19,7 @@ use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble, Unma
 use super::fifo::{Deduplication, Ids, Keys};
 use super::places::Key;
 use super::{Encoding, is_allowed, text};
-use crate::aws::{Access, Connection, Failure};
+use crate::aws::{Access, Connection, Failure, Kind};
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
@@ -252,8 +252,12 @@ impl Queue {
         }
         let found = self.url.get_or_try_init(|| async {
             let found = client.get_queue_url().queue_name(&self.queue).send().await;
-            let found =
-                found.map_err(|error| Failure::of(&format!("GetQueueUrl of {}", self.queue), &error))?;
+            let found = found.map_err(|error| {
+                let failure = Failure::of(&format!("GetQueueUrl of {}", self.queue), &error);
+                // No message has to do with it.
+                let kind = if failure.kind == Kind::Refused { Kind::Missing } else { failure.kind };
+                Failure { kind, ..failure }
+            })?;
             Ok(found.queue_url().unwrap_or_default().to_owned())
         });
         Ok(found.await?.as_str())
