@@ -160,7 +160,7 @@ fn p1_p3_p11_a_fifo_topic_through_every_fault() {
         topic.subscribe(&queue, None);
         (format!("type = \"sns\"\ntopic = {:?}\ngroup = {{ pointer = \"/group\" }}", topic.arn), queue)
     };
-    through_every_fault(stand_in, &["PublishBatch"], home, |queue, messages| {
+    through_every_fault(stand_in, &["PublishBatch"], true, home, |queue, messages| {
         assert_all_in_order(queue.numbers(messages), KEYS, messages);
     });
 }
