@@ -165,7 +165,7 @@ fn p1_p3_p11_a_stream_through_every_fault() {
         let stream = Stream::create(stand_in, 3);
         (format!("type = \"kinesis\"\nstream = {:?}", stream.name), stream)
     };
-    through_every_fault(stand_in, &["PutRecords"], home, |stream, messages| {
+    through_every_fault(stand_in, &["PutRecords"], true, home, |stream, messages| {
         assert_all_in_order(stream.numbers(), KEYS, messages);
     });
 }

@@ -232,7 +232,7 @@ fn p1_p3_p11_a_fifo_queue_through_every_fault() {
         let queue = Queue::fifo(stand_in);
         (format!("type = \"sqs\"\nqueue = {:?}", queue.name), queue)
     };
-    through_every_fault(stand_in, &["SendMessageBatch", "GetQueueUrl"], home, |queue, messages| {
+    through_every_fault(stand_in, &["SendMessageBatch", "GetQueueUrl"], true, home, |queue, messages| {
         let numbers = queue.numbers(messages);
         assert_eq!(numbers.len() as u64, messages, "the queue leaves out what came twice");
         assert_all_in_order(numbers, KEYS, messages);
@@ -246,7 +246,7 @@ fn p1_p11_a_standard_queue_through_every_fault() {
         let queue = Queue::standard(stand_in);
         (format!("type = \"sqs\"\nqueue = {:?}", queue.name), queue)
     };
-    through_every_fault(stand_in, &["SendMessageBatch"], home, |queue, messages| {
+    through_every_fault(stand_in, &["SendMessageBatch"], false, home, |queue, messages| {
         assert_all(queue.numbers(messages), messages);
     });
 }

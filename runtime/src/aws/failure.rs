@@ -91,6 +91,8 @@ const CREDENTIALS: &[&str] = &[
 
 const MISSING: &[&str] = &[
     "AWS.SimpleQueueService.NonExistentQueue",
+    // A queue's url that is one of another region.
+    "InvalidAddress",
     "NoSuchBucket",
     "NoSuchKey",
     "NotFound",

@@ -8,7 +8,10 @@ use std::time::Duration;
 use anyhow::Context;
 use async_trait::async_trait;
 use aws_sdk_sns::Client;
+use aws_sdk_sns::operation::publish_batch::PublishBatchError;
 use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
 use aws_smithy_types::Blob;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -21,7 +24,7 @@ use super::fifo::{Deduplication, Ids, Keys};
 use super::places::Key;
 use crate::aws::claim_check::{PutSection, Putter};
 use crate::aws::fanout::{Fanout, Subscription};
-use crate::aws::{Access, Connection, Failure};
+use crate::aws::{Access, Connection, Failure, Kind};
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::ByteSize;
@@ -270,6 +273,15 @@ impl Topic {
         client.await.map_err(|error| Trouble::Fatal(format!("{error:#}")))
     }
 
+    fn failure(&self, error: &SdkError<PublishBatchError, HttpResponse>) -> Failure {
+        let failure = Failure::of(&format!("PublishBatch to {}", self.topic), error);
+        // The topic of another region is an invalid parameter, and no message has to do with it.
+        let is_topic = failure.kind == Kind::Refused
+            && failure.code.starts_with("InvalidParameter")
+            && failure.reason.contains("TopicArn");
+        Failure { kind: if is_topic { Kind::Missing } else { failure.kind }, ..failure }
+    }
+
     fn subject(&self, message: &MessageRef<'_>) -> Result<Option<String>, Refused> {
         let given = self.subject_header.as_deref().and_then(|name| Some((name, message.header(name)?)));
         let Some((name, value)) = given else { return Ok(self.subject.clone()) };
@@ -320,8 +332,7 @@ impl Destination for Topic {
         }
         let request = client.publish_batch().topic_arn(&self.topic);
         let answer = request.set_publish_batch_request_entries(Some(numbered)).send().await;
-        let what = || format!("PublishBatch to {}", self.topic);
-        let answer = answer.map_err(|error| Failure::of(&what(), &error))?;
+        let answer = answer.map_err(|error| self.failure(&error))?;
         let mut results: Vec<Option<Result<(), Failure>>> = vec![None; entries.len()];
         let done = answer.successful().iter().map(|done| (done.id().unwrap_or_default(), Ok(())));
         let failed = answer.failed().iter().map(|failed| {

@@ -341,7 +341,8 @@ impl Queues {
         if let Some(known) = urls().get(queue) {
             return Ok(known.clone());
         }
-        let url = queue::url(client, queue).await?;
+        // No message has to do with it if that is refused.
+        let url = queue::url(client, queue).await.map_err(Failure::not_refused)?;
         let mut urls = urls();
         if urls.len() >= KNOWN_QUEUES {
             urls.clear();
