@@ -154,7 +154,7 @@ mod tests {
         };
         table.create(lease.clone()).await.unwrap();
         table.take(&lease, "me").await.unwrap().unwrap();
-        assert_eq!(load("orders").unwrap().list().await.unwrap(), [lease.clone()]);
+        assert_eq!(load("orders").unwrap().list().await.unwrap(), std::slice::from_ref(&lease));
         let checkpoint =
             Checkpoint::Record { sequence_number: "9".repeat(56), subsequence_number: 2, record: 5 };
         for checkpoint in [checkpoint, Checkpoint::Timestamp { timestamp_ms: 7 }, Checkpoint::ShardEnd] {
