@@ -10,17 +10,12 @@ use crate::config::units::ByteSize;
 use crate::message::{BatchBuilder, HeaderSpan, Position, Span};
 
 /// The batch that comes next.
+#[derive(Default)]
 pub struct Filling {
     builder: BatchBuilder,
     rejected: Vec<RejectedRow>,
     /// The offset behind the last record of each partition in it.
     behind: HashMap<u32, i64>,
-}
-
-impl Default for Filling {
-    fn default() -> Filling {
-        Filling { builder: BatchBuilder::new(), rejected: Vec::new(), behind: HashMap::new() }
-    }
 }
 
 impl Filling {
