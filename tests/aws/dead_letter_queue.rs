@@ -119,7 +119,7 @@ fn they_are_listed_without_being_lost_replayed_and_purged() {
 fn what_is_too_large_for_the_queue_goes_to_s3_or_to_the_embedded_store() {
     let stand_in = StandIn::fauxqs();
     let large = record(json!("x".repeat(1_100_000)), json!({}));
-    let without = Numbers::new(stand_in, &[large.clone()], "");
+    let without = Numbers::new(stand_in, std::slice::from_ref(&large), "");
     without.run();
     assert_eq!(without.letters().len(), 1);
     assert_eq!(without.dead.drain(0).len(), 0);
@@ -127,8 +127,11 @@ fn what_is_too_large_for_the_queue_goes_to_s3_or_to_the_embedded_store() {
     let bucket = unique("letters");
     let create = "client('s3').create_bucket(Bucket=sys.argv[1], CreateBucketConfiguration={'LocationConstraint': 'eu-central-1'})";
     python(stand_in, create, &[&bucket]);
-    let with =
-        Numbers::new(stand_in, &[large.clone()], &format!("claim_check = {{ bucket = \"{bucket}\" }}"));
+    let with = Numbers::new(
+        stand_in,
+        std::slice::from_ref(&large),
+        &format!("claim_check = {{ bucket = \"{bucket}\" }}"),
+    );
     with.run();
     assert_eq!(with.letters()[0]["payload"], large["payload"]);
     with.configure(".n | length", &format!("claim_check = {{ bucket = \"{bucket}\" }}"));
