@@ -134,3 +134,37 @@ fn p5_a_payload_that_cannot_be_had_is_a_dead_letter_that_says_so() {
     // Who replays it may need it.
     assert_eq!(objects(stand_in, &bucket), 1);
 }
+
+#[test]
+fn what_we_publish_is_fetched_behind_a_topic_with_raw_delivery_and_without() {
+    let stand_in = StandIn::fauxqs();
+    let (bucket, raw, enveloped) = (bucket(stand_in), Queue::standard(stand_in), Queue::standard(stand_in));
+    let setup = "sns = client('sns')\n\
+                 arn = sns.create_topic(Name=sys.argv[1])['TopicArn']\n\
+                 sns.subscribe(TopicArn=arn, Protocol='sqs', Endpoint=sys.argv[2], Attributes={'RawMessageDelivery': 'true'})\n\
+                 sns.subscribe(TopicArn=arn, Protocol='sqs', Endpoint=sys.argv[3])\n\
+                 print(arn)";
+    let topic = python(stand_in, setup, &[&unique("topic"), &raw.arn(), &enveloped.arn()]);
+    let folder = Folder::new();
+    let large = "x".repeat(300_000);
+    let records = json!({ "payload": large, "headers": { "kind": "k" } }).to_string() + "\n";
+    let sink = format!(
+        "type = \"sns\"\ntopic = \"{}\"\n{}\nclaim_check = {{ bucket = \"{bucket}\" }}",
+        topic.trim(),
+        stand_in.toml()
+    );
+    run_to_end(&folder, &pipeline(&folder, &records, &sink));
+    for queue in [raw, enveloped] {
+        let keys = format!("sns = {{}}\n[source.claim_check]\nbuckets = [\"{bucket}\"]");
+        let (records, letters) = FromQueue::of(stand_in, queue, &keys).run(1, 0);
+        assert_eq!(letters, [json!(null); 0]);
+        assert!(
+            records[0]["payload"] == large,
+            "{} bytes",
+            records[0]["payload"].as_str().map_or(0, str::len)
+        );
+        assert_eq!(records[0]["headers"]["kind"], "k");
+    }
+    // Another queue may still point to it.
+    assert_eq!(objects(stand_in, &bucket), 1);
+}

@@ -4,6 +4,7 @@ mod around;
 mod claim_check;
 mod dead_letter_queue;
 mod fanout;
+mod faults;
 mod kinesis_sink;
 mod kinesis_source;
 mod notifications;

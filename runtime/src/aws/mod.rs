@@ -19,3 +19,9 @@ pub use failure::{Failure, Kind};
 /// A header with this and the name of an attribute says which type that attribute of a message of SQS or
 /// SNS has, if it is not `String`: `Number`, `Binary`, or one with a label of its own, as `Number.cents`.
 pub const TYPE_HEADER: &str = "millstream-sqs-type-";
+
+/// Whether the body of a message, or the text of an attribute, may have this character:
+/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>.
+pub fn is_allowed(char: char) -> bool {
+    matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+}

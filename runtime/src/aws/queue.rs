@@ -4,6 +4,10 @@ use aws_sdk_sqs::Client;
 
 use super::Failure;
 
+/// Names of queues whose messages are in order end with this
+/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues.html>).
+pub const FIFO: &str = ".fifo";
+
 /// The url of a queue that a pipeline names, or has the url of.
 ///
 /// # Errors
@@ -23,20 +27,40 @@ fn is_url(queue: &str) -> bool {
 
 /// The name of a queue, also of one that is told by its url.
 pub fn name(queue: &str) -> &str {
-    if is_url(queue) { queue.rsplit('/').next().unwrap_or(queue) } else { queue }
+    match is_url(queue) {
+        true => queue.trim_end_matches('/').rsplit('/').next().unwrap_or(queue),
+        false => queue,
+    }
 }
 
 /// Whether it is a FIFO queue, which its name tells:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_CreateQueue.html>.
 pub fn is_fifo(queue: &str) -> bool {
-    name(queue).ends_with(".fifo")
+    name(queue).ends_with(FIFO)
 }
 
 /// Whether it can be the name or the url of a queue (the page above).
 pub fn is_queue(queue: &str) -> bool {
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let name = name(queue);
-    let plain = name.strip_suffix(".fifo").unwrap_or(name);
+    let plain = name.strip_suffix(FIFO).unwrap_or(name);
     let has_a_good_url = !is_url(queue) || reqwest::Url::parse(queue).is_ok();
     has_a_good_url && !plain.is_empty() && name.len() <= 80 && plain.bytes().all(is_char)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_is_named_by_its_name_or_url() {
+        assert_eq!(name("orders.fifo"), "orders.fifo");
+        assert_eq!(name("https://sqs.eu-central-1.amazonaws.com/123456789012/orders"), "orders");
+        for queue in ["orders", "orders.fifo", "https://sqs.eu-central-1.amazonaws.com/123456789012/orders"] {
+            assert!(is_queue(queue), "{queue}");
+        }
+        for queue in ["", ".fifo", "a/b", "orders!", "ftp://host/orders", &"q".repeat(81)] {
+            assert!(!is_queue(queue), "{queue}");
+        }
+    }
 }

@@ -5,4 +5,4 @@ mod pipelines;
 mod reads;
 mod resharding;
 mod troubles;
-mod world;
+pub mod world;

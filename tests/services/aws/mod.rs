@@ -168,8 +168,9 @@ fn command(what: What, port: u16, folder: &Path) -> Command {
             command
         }
         What::Moto => {
-            let mut command = Command::new(install::python().join("bin/moto_server"));
-            command.args(["--host", "127.0.0.1", "--port", &port]);
+            // Not by its script, which knows where it was installed: a target folder may be moved.
+            let mut command = Command::new(install::python().join("bin/python"));
+            command.args(["-m", "moto.server", "--host", "127.0.0.1", "--port", &port]);
             command
         }
     };

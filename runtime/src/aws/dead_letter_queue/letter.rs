@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::aws::is_allowed;
 use crate::codecs::Encoder;
 use crate::codecs::{FrameMeta, record_decoder, record_encoder};
 use crate::dead_letters::story::{self, Told};
@@ -50,12 +51,6 @@ pub fn body_and_attribute<'a>(message: &MessageRef<'a>) -> anyhow::Result<(Body<
     let mut record = Vec::new();
     record_encoder().encode(&builder.finish().message(0), &mut record)?;
     Ok((body.map_or(Body::Instead(NO_BODY), Body::Payload), String::from_utf8(record)?))
-}
-
-/// Characters that a body may have:
-/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessage.html>.
-fn is_allowed(char: char) -> bool {
-    matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
 /// A message of the queue, as far as it is needed here.

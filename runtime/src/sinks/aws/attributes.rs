@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::batches::Refused;
-use super::is_allowed;
-use crate::aws::TYPE_HEADER;
+use crate::aws::{TYPE_HEADER, is_allowed};
 use crate::config::escape;
 use crate::config::problem::Problem;
 use crate::dead_letters::REPLAYS_HEADER;

@@ -8,9 +8,8 @@ use serde::Deserialize;
 
 use super::attributes::{self, Attribute, Attributes, Value};
 use super::batches::{Refused, Trouble};
-use super::is_allowed;
 use crate::aws::claim_check::{Putter, SIZE_ATTRIBUTE};
-use crate::aws::dead_letter_queue;
+use crate::aws::{dead_letter_queue, is_allowed};
 use crate::config::units::ByteSize;
 use crate::dead_letters::story;
 use crate::message::MessageRef;

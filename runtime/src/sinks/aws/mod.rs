@@ -15,8 +15,28 @@ pub mod sqs;
 #[cfg(test)]
 mod tests;
 
-/// Whether SQS takes this character:
-/// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatch.html>
-fn is_allowed(char: char) -> bool {
-    matches!(char, '\t' | '\n' | '\r' | ' '..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+use std::sync::Arc;
+
+use crate::aws::Failure;
+use crate::codecs::Encoder;
+
+/// Whether payloads are written as they are (the codec `raw`).
+fn is_raw(codec: &Arc<dyn Encoder>) -> bool {
+    codec.media_type() == "application/octet-stream"
+}
+
+/// What became of entries that are numbered by their ids; `None` of those that the answer does not name.
+fn results<'a>(
+    entries: usize,
+    done: impl Iterator<Item = &'a str>,
+    failed: impl Iterator<Item = (&'a str, Failure)>,
+) -> Vec<Option<Result<(), Failure>>> {
+    let mut results: Vec<Option<Result<(), Failure>>> = vec![None; entries];
+    let done = done.map(|id| (id, Ok(())));
+    for (id, result) in done.chain(failed.map(|(id, failure)| (id, Err(failure)))) {
+        if let Some(place) = id.parse().ok().and_then(|number: usize| results.get_mut(number)) {
+            *place = Some(result);
+        }
+    }
+    results
 }

@@ -22,6 +22,7 @@ use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble};
 use super::body::{Bodies, Encoding, Parts};
 use super::fifo::{Deduplication, Ids, Keys};
 use super::places::Key;
+use super::{is_raw, results};
 use crate::aws::claim_check::{PutSection, Putter};
 use crate::aws::fanout::{Fanout, Subscription};
 use crate::aws::{Access, Connection, Failure, Kind};
@@ -224,7 +225,7 @@ impl SinkConfig for SnsSink {
                 service: "SNS",
                 encoding: self.encoding,
                 attributes: self.attributes(),
-                dead_letters: context.codec.media_type() == RAW,
+                dead_letters: is_raw(&context.codec),
                 claim_check: self
                     .claim_check
                     .as_ref()
@@ -244,9 +245,6 @@ fn is_subject(text: &str) -> bool {
     let chars = text.chars().count();
     (1..SUBJECT_CHARS).contains(&chars) && !text.chars().any(char::is_control)
 }
-
-/// The media type of the codec `raw`, whose payloads are those of the messages.
-const RAW: &str = "application/octet-stream";
 
 /// A message for the topic.
 pub struct Publishing {
@@ -333,18 +331,11 @@ impl Destination for Topic {
         let request = client.publish_batch().topic_arn(&self.topic);
         let answer = request.set_publish_batch_request_entries(Some(numbered)).send().await;
         let answer = answer.map_err(|error| self.failure(&error))?;
-        let mut results: Vec<Option<Result<(), Failure>>> = vec![None; entries.len()];
-        let done = answer.successful().iter().map(|done| (done.id().unwrap_or_default(), Ok(())));
+        let done = answer.successful().iter().filter_map(|done| done.id());
         let failed = answer.failed().iter().map(|failed| {
-            let failure = Failure::of_entry(failed.code(), failed.message(), failed.sender_fault());
-            (failed.id(), Err(failure))
+            (failed.id(), Failure::of_entry(failed.code(), failed.message(), failed.sender_fault()))
         });
-        for (id, result) in done.chain(failed) {
-            if let Some(place) = id.parse().ok().and_then(|number: usize| results.get_mut(number)) {
-                *place = Some(result);
-            }
-        }
-        Ok(results)
+        Ok(results(entries.len(), done, failed))
     }
 }
 

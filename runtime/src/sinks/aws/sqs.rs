@@ -19,6 +19,7 @@ use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble, UNKN
 use super::body::{Bodies, Encoding, Parts};
 use super::fifo::{Deduplication, Ids, Keys};
 use super::places::Key;
+use super::{is_raw, results};
 use crate::aws::claim_check::{PutSection, Putter};
 use crate::aws::{Access, Connection, DeadLetterQueue, Failure, Kind, queue};
 use crate::config::parse;
@@ -248,7 +249,7 @@ impl SinkConfig for SqsSink {
 
     fn dead_letters(&self, context: &SinkContext) -> Option<Arc<dyn Elsewhere>> {
         // Of a group only ten can be looked at.
-        let queue = self.queue.clone().filter(|queue| !queue::is_fifo(queue) && self.is_raw(context))?;
+        let queue = self.queue.clone().filter(|queue| !queue::is_fifo(queue) && is_raw(&context.codec))?;
         Some(Arc::new(DeadLetterQueue {
             queue,
             access: self.aws.clone(),
@@ -278,7 +279,7 @@ impl SinkConfig for SqsSink {
                 service: "SQS",
                 encoding: self.encoding,
                 attributes: self.attributes(),
-                dead_letters: self.is_raw(&context),
+                dead_letters: is_raw(&context.codec),
                 claim_check: putter,
                 max_bytes: MAX_BYTES,
                 limit: "SQS takes",
@@ -287,15 +288,6 @@ impl SinkConfig for SqsSink {
             delay_header: self.delay_header.clone(),
         };
         Ok(Box::new(Batches::new(queues, context.codec, self.limits())))
-    }
-}
-
-/// The media type of the codec `raw`, whose payloads are those of the messages.
-const RAW: &str = "application/octet-stream";
-
-impl SqsSink {
-    fn is_raw(&self, context: &SinkContext) -> bool {
-        context.codec.media_type() == RAW
     }
 }
 
@@ -453,18 +445,11 @@ impl Destination for Queues {
                 return self.missing(failure, entries.len());
             }
         };
-        let mut results: Vec<Option<Result<(), Failure>>> = vec![None; entries.len()];
-        let done = answer.successful().iter().map(|done| (done.id(), Ok(())));
+        let done = answer.successful().iter().map(|done| done.id());
         let failed = answer.failed().iter().map(|failed| {
-            let failure = Failure::of_entry(failed.code(), failed.message(), failed.sender_fault());
-            (failed.id(), Err(failure))
+            (failed.id(), Failure::of_entry(failed.code(), failed.message(), failed.sender_fault()))
         });
-        for (id, result) in done.chain(failed) {
-            if let Some(place) = id.parse().ok().and_then(|number: usize| results.get_mut(number)) {
-                *place = Some(result);
-            }
-        }
-        Ok(results)
+        Ok(results(entries.len(), done, failed))
     }
 }
 

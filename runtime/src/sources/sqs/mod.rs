@@ -22,7 +22,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
-use reqwest::Url;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -32,11 +31,12 @@ use self::custody::{BATCH, Custody, Limits, MESSAGE_BYTES};
 use self::failures::Failed;
 use self::halves::{SqsCommitter, SqsReader};
 use self::opener::Opener;
-use self::queue::{FIFO, Queue, name_of};
+use self::queue::Queue;
 use self::work::{Gauges, Settings, Work};
 use super::{Asked, OpenSource, Replay, SourceConfig, SourceContext, SourceSpec, SourceTraits};
 use crate::aws::claim_check::FetchSection;
 use crate::aws::notification::NotificationSection;
+use crate::aws::queue::{is_fifo, is_queue, name as queue_name};
 use crate::aws::{Access, Connection};
 use crate::codecs::Framing;
 use crate::config::parse;
@@ -149,9 +149,6 @@ const MAX_IN_FLIGHT: usize = 120_000;
 /// More requests at the same time than a queue needs.
 const MAX_RECEIVERS: usize = 100;
 
-/// Characters of a queue's name, `.fifo` included (the same page).
-const MAX_NAME: usize = 80;
-
 /// Share of the budget for messages that are being received and those that wait to be read.
 const WAITING_SHARE: usize = 4;
 
@@ -167,21 +164,10 @@ impl SqsSource {
     }
 
     fn check_queue(&self, problems: &mut Vec<Problem>) {
-        let queue = &self.queue;
-        let is_url = queue.contains("://");
-        if is_url && !Url::parse(queue).is_ok_and(|url| url.path().len() > 1) {
-            let help = "as in `queue = \"https://sqs.eu-central-1.amazonaws.com/123456789012/orders\"`";
-            problems.push(Problem::new("/queue", format!("{queue:?} is no url of a queue")).help(help));
-            return;
-        }
-        let name = name_of(queue);
-        let stem = name.strip_suffix(FIFO).unwrap_or(name);
-        let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        let is_name = is_url || !queue.contains('/');
-        if !is_name || stem.is_empty() || name.len() > MAX_NAME || !stem.chars().all(is_allowed) {
+        if !is_queue(&self.queue) {
             let help = "at most 80 letters, digits, `-` and `_`, and `.fifo` at the end of a FIFO queue's; or \
-                        the queue's url";
-            problems.push(Problem::new("/queue", format!("{queue:?} is no name of a queue")).help(help));
+                        the queue's url, as \"https://sqs.eu-central-1.amazonaws.com/123456789012/orders\"";
+            problems.push(Problem::new("/queue", format!("{:?} is no queue", self.queue)).help(help));
         }
     }
 }
@@ -232,7 +218,7 @@ impl SourceConfig for SqsSource {
     }
 
     fn traits(&self) -> SourceTraits {
-        let is_fifo = name_of(&self.queue).ends_with(FIFO);
+        let is_fifo = is_fifo(&self.queue);
         SourceTraits {
             replay: Replay::Yes,
             unordered: (!is_fifo).then_some("a standard queue of SQS has no order; one of FIFO has"),
@@ -252,7 +238,7 @@ impl SourceConfig for SqsSource {
     }
 
     fn kept_elsewhere(&self) -> Option<String> {
-        let name = name_of(&self.queue);
+        let name = queue_name(&self.queue);
         Some(format!(
             "the queue {name} keeps what is not settled, and forgets what is; there is no position to set"
         ))

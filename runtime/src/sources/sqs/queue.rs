@@ -9,11 +9,8 @@ use aws_sdk_sqs::types::{
 use tokio::sync::OnceCell;
 
 use super::custody::Ask;
+use crate::aws::queue::{self, FIFO};
 use crate::aws::{Connection, Failure, Kind};
-
-/// Names of queues whose messages are in order end with this
-/// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/FIFO-queues.html>).
-pub const FIFO: &str = ".fifo";
 
 /// Why a request was not done.
 #[derive(Debug)]
@@ -105,11 +102,11 @@ impl Queue {
     }
 
     pub fn name(&self) -> &str {
-        name_of(&self.given)
+        queue::name(&self.given)
     }
 
     pub fn is_fifo(&self) -> bool {
-        self.name().ends_with(FIFO)
+        queue::is_fifo(&self.given)
     }
 
     /// A client, and the queue's url.
@@ -117,13 +114,7 @@ impl Queue {
         let find = || async {
             let config = self.connection.config().await.map_err(Trouble::Setup)?;
             let client = Client::new(config);
-            if self.given != self.name() {
-                return Ok((client, self.given.clone()));
-            }
-            let answer = client.get_queue_url().queue_name(&self.given).send().await;
-            let answer =
-                answer.map_err(|error| Failure::of(&format!("GetQueueUrl of {}", self.given), &error))?;
-            let url = answer.queue_url.unwrap_or_default();
+            let url = queue::url(&client, &self.given).await?;
             Ok::<_, Trouble>((client, url))
         };
         let (client, url) = self.found.get_or_try_init(find).await?;
@@ -223,11 +214,6 @@ impl Queue {
     }
 }
 
-/// The name of a queue that is given by that, or by its url.
-pub fn name_of(given: &str) -> &str {
-    given.trim_end_matches('/').rsplit('/').next().unwrap_or(given)
-}
-
 fn outcomes<'a>(
     count: usize,
     done: impl Iterator<Item = &'a str>,
@@ -280,12 +266,6 @@ fn redrive_warning(max_failures: u32, redrive_policy: Option<&str>) -> Option<St
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_queue_is_named_by_its_name_or_url() {
-        assert_eq!(name_of("orders.fifo"), "orders.fifo");
-        assert_eq!(name_of("https://sqs.eu-central-1.amazonaws.com/123456789012/orders"), "orders");
-    }
 
     #[test]
     fn a_redrive_policy_that_is_tighter_is_told() {
