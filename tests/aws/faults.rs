@@ -1,5 +1,6 @@
 //! Sources through a proxy that fails as services and networks do; and what is told when a service refuses us.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -15,17 +16,23 @@ use crate::support::{DEADLINE, Folder, Running, ask, look, millstream, rounds, s
 
 const GROUPS: u64 = 5;
 
-/// Each fault alone, then all together: with so many messages and so many percent of requests that fail.
-fn every_fault(mut run: impl FnMut(&[Fault], u32, u64, u64)) {
+/// Each fault alone, then all together: `run` is given which, of how many percent of requests, the number of
+/// messages and a seed, and returns how often what happened.
+fn every_fault(mut run: impl FnMut(&[Fault], u32, u64, u64) -> BTreeMap<Fault, usize>) {
     let seed = seed();
     let mixed = rounds("faults mixed", 1, 20);
     let alone = Fault::ALL.iter().map(|&fault| (vec![fault], 30, 20));
     let rounds = alone.chain(std::iter::repeat_n((Fault::ALL.to_vec(), 25, 120), mixed));
+    let mut happened = 0;
     for (round, (faults, percent, messages)) in rounds.enumerate() {
         let seed = seed.wrapping_add(round as u64);
         println!("{faults:?}, seed {seed}");
-        run(&faults, percent, messages, seed);
+        let done = run(&faults, percent, messages, seed);
+        println!("{done:?}");
+        happened += done.values().sum::<usize>();
     }
+    // One alone may not come about in a few requests.
+    assert!(happened > 0, "nothing failed");
 }
 
 /// Numbered payload of a group, as tests of sinks have them.
@@ -78,8 +85,7 @@ fn from_queue(is_fifo: bool) {
             true => assert_all_in_order(numbers, GROUPS, messages),
             false => assert_all(numbers, messages),
         }
-        println!("{:?}", proxy.done());
-        assert!(faults.len() > 1 || !proxy.done().is_empty(), "nothing failed");
+        proxy.done()
     });
 }
 
@@ -98,7 +104,7 @@ fn p1_p3_p11_a_stream_through_every_fault() {
     every_fault(|faults, percent, messages, seed| {
         // Of what a source of a stream asks nothing is a batch.
         if faults == [Fault::Partial] {
-            return;
+            return BTreeMap::new();
         }
         let stream = Stream::new(2);
         for number in 0..messages {
@@ -108,7 +114,7 @@ fn p1_p3_p11_a_stream_through_every_fault() {
         let source = format!("type = \"kinesis\"\nstream = \"{}\"\n{}", stream.name, proxy.toml());
         let is_done = |numbers: &[u64]| numbers.len() as u64 >= messages && !proxy.done().is_empty();
         assert_all_in_order(arrived(&source, "key", is_done), GROUPS, messages);
-        println!("{:?}", proxy.done());
+        proxy.done()
     });
 }
 
@@ -147,7 +153,10 @@ fn no_secret_is_in_anything_that_is_told() {
     let cases = [
         (format!("type = \"sqs\"\nqueue = \"q\"\n{aws}"), drop.clone()),
         (format!("type = \"kinesis\"\nstream = \"s\"\n{aws}"), drop.clone()),
-        (format!("type = \"kinesis\"\nstream = \"s\"\n{aws}\nleases = {{ table = \"t\" }}"), drop),
+        (
+            format!("type = \"kinesis\"\nstream = \"s\"\n{aws}\nleases = {{ table = \"leases\", {aws} }}"),
+            drop,
+        ),
         (file.clone(), format!("type = \"sqs\"\nqueue = \"q\"\n{aws}")),
         (file.clone(), format!("type = \"sns\"\ntopic = \"arn:aws:sns:eu-central-1:1:t\"\n{aws}")),
         (

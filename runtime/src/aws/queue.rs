@@ -44,7 +44,7 @@ pub fn is_queue(queue: &str) -> bool {
     let is_char = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
     let name = name(queue);
     let plain = name.strip_suffix(FIFO).unwrap_or(name);
-    let has_a_good_url = !is_url(queue) || reqwest::Url::parse(queue).is_ok();
+    let has_a_good_url = !is_url(queue) || reqwest::Url::parse(queue).is_ok_and(|url| url.path().len() > 1);
     has_a_good_url && !plain.is_empty() && name.len() <= 80 && plain.bytes().all(is_char)
 }
 
