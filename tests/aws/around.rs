@@ -18,11 +18,11 @@ pub struct FromQueue {
 
 impl FromQueue {
     /// `keys` are more keys of the source.
-    pub fn new(stand_in: &StandIn, keys: &str) -> FromQueue {
+    pub fn new(stand_in: &'static StandIn, keys: &str) -> FromQueue {
         FromQueue::of(stand_in, Queue::standard(stand_in), keys)
     }
 
-    pub fn of(stand_in: &StandIn, queue: Queue, keys: &str) -> FromQueue {
+    pub fn of(stand_in: &'static StandIn, queue: Queue, keys: &str) -> FromQueue {
         let folder = Folder::new();
         let file = folder.write(
             "queue.toml",

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::kinesis_source::world::Stream;
 use super::proxy::{Fault, Faults, Proxy};
+use super::queues::Queue;
 use super::sinks::{assert_all, assert_all_in_order, dead_letters, number, start};
-use super::sqs_queue::Queue;
 use crate::services::aws::{ENVIRONMENT, REGION, SECRET_KEY, StandIn};
 use crate::support::{DEADLINE, Folder, Running, ask, look, millstream, rounds, seed};
 

@@ -15,7 +15,7 @@ mod sinks;
 mod sns_sink;
 mod sqs_faults;
 mod sqs_kills;
-mod sqs_queue;
+mod sqs_members;
 mod sqs_sink;
 mod sqs_source;
 mod stand_ins;

@@ -14,7 +14,7 @@ use axum::routing::post;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use super::sqs_queue::{Member, Taker};
+use super::sqs_members::{Member, Taker};
 use crate::services::aws::{REGION, SECRET_KEY};
 use crate::support::{Folder, ask};
 

@@ -8,7 +8,8 @@ use axum::http::StatusCode;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::sqs_queue::{Came, Member, Queue, Taker};
+use super::queues::Queue;
+use super::sqs_members::{Came, Member, Taker};
 use crate::services::aws::StandIn;
 use crate::support::{DEADLINE, Folder, look, rounds, seed};
 

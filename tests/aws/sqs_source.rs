@@ -7,7 +7,9 @@ use axum::http::StatusCode;
 use base64::Engine;
 use serde_json::{Value, json};
 
-use super::sqs_queue::{Member, Queue, Taker};
+use super::queues::Queue;
+use super::sinks::unique;
+use super::sqs_members::{Member, Taker};
 use crate::services::aws::{StandIn, python};
 use crate::support::{Folder, ask, look, metric, run};
 
@@ -285,7 +287,7 @@ fn depth_and_age_are_metrics_and_a_tighter_redrive_policy_is_a_warning() {
         r#"{{"deadLetterTargetArn":"arn:aws:sqs:eu-central-1:000000000000:{}","maxReceiveCount":2}}"#,
         dead.name
     );
-    let queue = Queue::create(stand_in, "", &[(QueueAttributeName::RedrivePolicy, &policy)]);
+    let queue = Queue::with(stand_in, &unique("queue"), &[(QueueAttributeName::RedrivePolicy, &policy)]);
     let folder = Folder::new();
     let never = Taker::new(|_, _| (StatusCode::OK, Duration::from_secs(600)));
     queue.send((0..5).map(|number| ("", number.to_string())));

@@ -224,6 +224,15 @@ impl<'a, F: FnMut(usize, &'a str)> DeserializeSeed<'a> for Next<'_, '_, F> {
     }
 }
 
+/// The text of a JSON string, or a number or boolean as it stands; `None` for anything else.
+pub fn scalar(json: &str) -> Option<Cow<'_, [u8]>> {
+    match json.as_bytes().first()? {
+        b'{' | b'[' | b'n' => None,
+        b'"' => Some(Cow::Owned(serde_json::from_str::<String>(json).ok()?.into_bytes())),
+        _ => Some(Cow::Borrowed(json.as_bytes())),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -135,35 +135,37 @@ impl Access {
     pub fn without_endpoint(&self) -> Access {
         Access { endpoint: None, ..self.clone() }
     }
-
-    /// Where it is said to be, in words.
-    pub fn place(&self) -> Option<&str> {
-        self.endpoint.as_deref().or(self.region.as_deref())
-    }
 }
 
-/// What clients are made of, found when it is first needed: the region may have to be asked for.
-pub struct Connection {
+/// The client of a service, made when it is first needed: the region may have to be asked for.
+pub struct Connection<C> {
     access: Access,
     base: PathBuf,
     /// What a service may be asked to wait before it answers.
     waits: Duration,
-    config: OnceCell<SdkConfig>,
+    make: fn(&SdkConfig) -> C,
+    client: OnceCell<C>,
 }
 
-impl Connection {
-    /// `waits` is the longest time that a service is asked to wait before it answers (long polling).
-    pub fn new(access: Access, base: &Path, waits: Duration) -> Connection {
-        Connection { access, base: base.to_owned(), waits, config: OnceCell::new() }
+impl<C> Connection<C> {
+    /// `make` is that of the client, as `aws_sdk_sqs::Client::new`.
+    pub fn new(access: Access, base: &Path, make: fn(&SdkConfig) -> C) -> Connection<C> {
+        let (base, waits, client) = (base.to_owned(), Duration::ZERO, OnceCell::new());
+        Connection { access, base, waits, make, client }
     }
 
-    /// What a client is made of, as `aws_sdk_sqs::Client::new` takes it. A client does not repeat what
-    /// fails: who asks knows better what to do then.
+    /// `waits` is the longest time that the service is asked to wait before it answers (long polling).
+    #[must_use]
+    pub fn that_waits(self, waits: Duration) -> Connection<C> {
+        Connection { waits, ..self }
+    }
+
+    /// The client. It does not repeat what fails: who asks knows better what to do then.
     ///
     /// # Errors
     /// No region can be found, or a certificate cannot be read: no waiting helps.
-    pub async fn config(&self) -> anyhow::Result<&SdkConfig> {
-        self.config.get_or_try_init(|| self.load()).await
+    pub async fn client(&self) -> anyhow::Result<&C> {
+        self.client.get_or_try_init(|| async { self.load().await.map(|config| (self.make)(&config)) }).await
     }
 
     async fn load(&self) -> anyhow::Result<SdkConfig> {

@@ -5,14 +5,12 @@
 //! <https://github.com/awslabs/amazon-sqs-java-extended-client-lib>
 
 use std::path::Path;
-use std::time::Duration;
 
 use aws_sdk_s3::Client;
 use aws_sdk_s3::primitives::ByteStream;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::{Access, Connection, Failure, Kind};
@@ -110,7 +108,7 @@ impl PutSection {
 impl PutSection {
     /// Fetches, and removes, what it puts. `access` is that of the queue.
     pub fn fetcher(&self, access: &Access, base: &Path) -> Fetcher {
-        let store = Store::new(self.aws.or(access), base);
+        let store = store(&self.aws, access, base);
         Fetcher { store, buckets: vec![self.bucket.clone()], delete: true }
     }
 }
@@ -175,33 +173,19 @@ pub enum NoPayload {
     Now(Failure),
 }
 
-/// S3, as far as it is needed here.
-struct Store {
-    connection: Connection,
-    client: OnceCell<Client>,
-}
-
-impl Store {
-    fn new(access: Access, base: &Path) -> Store {
-        Store { connection: Connection::new(access, base, Duration::ZERO), client: OnceCell::new() }
-    }
-
-    async fn client(&self) -> anyhow::Result<&Client> {
-        self.client
-            .get_or_try_init(|| async {
-                let config = self.connection.config().await?;
-                let mut s3 = aws_sdk_s3::config::Builder::from(config);
-                // The bucket in the name of the host is for Amazon's own.
-                s3.set_force_path_style(Some(config.endpoint_url().is_some()));
-                Ok(Client::from_conf(s3.build()))
-            })
-            .await
-    }
+/// S3, as a queue or topic with this `access` reaches it where `ours` says nothing else.
+fn store(ours: &Access, access: &Access, base: &Path) -> Connection<Client> {
+    Connection::new(ours.or(access), base, |config| {
+        let mut s3 = aws_sdk_s3::config::Builder::from(config);
+        // The bucket in the name of the host is for Amazon's own.
+        s3.set_force_path_style(Some(config.endpoint_url().is_some()));
+        Client::from_conf(s3.build())
+    })
 }
 
 /// Fetches payloads that messages point to.
 pub struct Fetcher {
-    store: Store,
+    store: Connection<Client>,
     buckets: Vec<String>,
     delete: bool,
 }
@@ -209,7 +193,7 @@ pub struct Fetcher {
 impl Fetcher {
     /// `access` is that of the queue.
     pub fn new(section: &FetchSection, access: &Access, base: &Path) -> Fetcher {
-        let store = Store::new(section.aws.or(access), base);
+        let store = store(&section.aws, access, base);
         Fetcher { store, buckets: section.buckets.clone(), delete: section.delete }
     }
 
@@ -276,7 +260,7 @@ impl Fetcher {
 
 /// Puts payloads into S3.
 pub struct Putter {
-    store: Store,
+    store: Connection<Client>,
     bucket: String,
     prefix: String,
     threshold: usize,
@@ -286,7 +270,7 @@ impl Putter {
     /// `access` is that of the queue or topic.
     pub fn new(section: &PutSection, access: &Access, base: &Path) -> Putter {
         Putter {
-            store: Store::new(section.aws.or(access), base),
+            store: store(&section.aws, access, base),
             bucket: section.bucket.clone(),
             prefix: section.prefix.clone(),
             threshold: section.threshold.as_usize(),

@@ -11,7 +11,8 @@ use crate::config::secrets::Redactor;
 use crate::sinks::CallError;
 
 /// Why a request, or one of its entries, was not done.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
 pub struct Failure {
     pub kind: Kind,
     /// The service's own name for it, as `QueueDoesNotExist`; empty if it did not answer.

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use aws_sdk_sns::Client as Sns;
@@ -166,16 +165,16 @@ struct Existing {
 /// # Errors
 /// SNS or SQS cannot be asked, or refuse something.
 pub async fn apply(fanout: &Fanout, dry_run: bool) -> anyhow::Result<Vec<Line>> {
-    let connection = Connection::new(fanout.access.clone(), &fanout.base, Duration::ZERO);
-    let config = connection.config().await?;
-    let (sns, sqs) = (Sns::new(config), Sqs::new(config));
-    let mut existing = subscriptions(&sns, &fanout.topic).await?;
+    let both = |config: &_| (Sns::new(config), Sqs::new(config));
+    let connection = Connection::new(fanout.access.clone(), &fanout.base, both);
+    let (sns, sqs) = connection.client().await?;
+    let mut existing = subscriptions(sns, &fanout.topic).await?;
     let mut lines = Vec::new();
     for subscription in &fanout.subscriptions {
-        let target = Target::find(&sqs, &subscription.queue).await?;
+        let target = Target::find(sqs, &subscription.queue).await?;
         let mut say = |what| lines.push(Line { queue: target.name.clone(), what });
         let before = existing.remove(&target.arn);
-        let allows = target.allows(&sqs, &fanout.topic).await?;
+        let allows = target.allows(sqs, &fanout.topic).await?;
         let mut changed = allows == Some(false);
         match allows {
             Some(true) => {}
@@ -184,22 +183,22 @@ pub async fn apply(fanout: &Fanout, dry_run: bool) -> anyhow::Result<Vec<Line>> 
         }
         // First, for what SNS sends before is lost.
         if changed && !dry_run {
-            target.allow(&sqs, &fanout.topic).await?;
+            target.allow(sqs, &fanout.topic).await?;
         }
         match before {
             None => {
                 say(What::Subscribe);
                 changed = true;
                 if !dry_run {
-                    subscribe(&sns, &fanout.topic, &target.arn, subscription).await?;
+                    subscribe(sns, &fanout.topic, &target.arn, subscription).await?;
                 }
             }
             Some(arn) => {
-                let existing = attributes(&sns, arn).await?;
+                let existing = attributes(sns, arn).await?;
                 for (attribute, from, to) in differences(&existing.attributes, subscription) {
                     changed = true;
                     if !dry_run {
-                        set(&sns, &existing.arn, attribute, to.as_deref()).await?;
+                        set(sns, &existing.arn, attribute, to.as_deref()).await?;
                     }
                     say(What::Change { attribute, from, to });
                 }
@@ -254,7 +253,7 @@ async fn subscriptions(sns: &Sns, topic: &str) -> anyhow::Result<HashMap<String,
     loop {
         let page = sns.list_subscriptions_by_topic().topic_arn(topic).set_next_token(next).send().await;
         let page =
-            page.map_err(|error| told(Failure::of(&format!("ListSubscriptionsByTopic of {topic}"), &error)))?;
+            page.map_err(|error| Failure::of(&format!("ListSubscriptionsByTopic of {topic}"), &error))?;
         for known in page.subscriptions.unwrap_or_default() {
             if known.protocol.as_deref() != Some("sqs") {
                 continue;
@@ -276,7 +275,7 @@ async fn attributes(sns: &Sns, arn: String) -> anyhow::Result<Existing> {
     }
     let answer = sns.get_subscription_attributes().subscription_arn(&arn).send().await;
     let answer =
-        answer.map_err(|error| told(Failure::of(&format!("GetSubscriptionAttributes of {arn}"), &error)))?;
+        answer.map_err(|error| Failure::of(&format!("GetSubscriptionAttributes of {arn}"), &error))?;
     Ok(Existing { arn, attributes: answer.attributes.unwrap_or_default() })
 }
 
@@ -286,7 +285,7 @@ async fn subscribe(sns: &Sns, topic: &str, queue: &str, subscription: &Subscript
         request = request.attributes(name, value);
     }
     let done = request.return_subscription_arn(true).send().await;
-    done.map_err(|error| told(Failure::of(&format!("Subscribe of {queue}"), &error)))?;
+    done.map_err(|error| Failure::of(&format!("Subscribe of {queue}"), &error))?;
     Ok(())
 }
 
@@ -295,7 +294,7 @@ async fn set(sns: &Sns, arn: &str, name: &str, value: Option<&str>) -> anyhow::R
     let value = value.or((name == "FilterPolicy").then_some("{}"));
     let request = sns.set_subscription_attributes().subscription_arn(arn);
     let done = request.attribute_name(name).set_attribute_value(value.map(str::to_owned)).send().await;
-    done.map_err(|error| told(Failure::of(&format!("SetSubscriptionAttributes of {arn}"), &error)))?;
+    done.map_err(|error| Failure::of(&format!("SetSubscriptionAttributes of {arn}"), &error))?;
     Ok(())
 }
 
@@ -313,7 +312,7 @@ impl Target {
             let name = named.rsplit(':').next().unwrap_or(named).to_owned();
             return Ok(Target { name, arn: named.to_owned(), url: None });
         }
-        let url = queue::url(sqs, named).await.map_err(told)?;
+        let url = queue::url(sqs, named).await?;
         let arn = queue_attribute(sqs, &url, QueueAttributeName::QueueArn).await?;
         let arn = arn.with_context(|| format!("the ARN of queue {named} is not told"))?;
         Ok(Target { name: queue::name(named).to_owned(), arn, url: Some(url) })
@@ -333,15 +332,14 @@ impl Target {
         let request =
             sqs.set_queue_attributes().queue_url(url).attributes(QueueAttributeName::Policy, policy);
         let done = request.send().await;
-        done.map_err(|error| told(Failure::of(&format!("SetQueueAttributes of {}", self.name), &error)))?;
+        done.map_err(|error| Failure::of(&format!("SetQueueAttributes of {}", self.name), &error))?;
         Ok(())
     }
 }
 
 async fn queue_attribute(sqs: &Sqs, url: &str, name: QueueAttributeName) -> anyhow::Result<Option<String>> {
     let answer = sqs.get_queue_attributes().queue_url(url).attribute_names(name.clone()).send().await;
-    let answer =
-        answer.map_err(|error| told(Failure::of(&format!("GetQueueAttributes of {url}"), &error)))?;
+    let answer = answer.map_err(|error| Failure::of(&format!("GetQueueAttributes of {url}"), &error))?;
     Ok(answer.attributes.and_then(|mut all| all.remove(&name)).filter(|value| !value.is_empty()))
 }
 
@@ -416,10 +414,6 @@ fn with_statement(policy: Option<&str>, queue: &str, topic: &str) -> anyhow::Res
     });
     policy["Statement"] = statements.into_iter().chain([ours]).collect();
     Ok(policy.to_string())
-}
-
-fn told(failure: Failure) -> anyhow::Error {
-    anyhow::anyhow!(failure.reason)
 }
 
 #[cfg(test)]

@@ -40,12 +40,12 @@ impl Mover {
     /// # Errors
     /// There is no such queue, or it cannot be asked.
     pub async fn open(of: &DeadLetterQueue) -> anyhow::Result<Mover> {
-        let connection = Connection::new(of.access.clone(), &of.base, Duration::ZERO);
-        let client = Client::new(connection.config().await?);
-        let url = queue::url(&client, &of.queue).await.map_err(told)?;
+        let connection = Connection::new(of.access.clone(), &of.base, Client::new);
+        let client = connection.client().await?.clone();
+        let url = queue::url(&client, &of.queue).await?;
         let request = client.get_queue_attributes().queue_url(&url);
         let attributes = request.attribute_names(QueueAttributeName::QueueArn).send().await;
-        let attributes = attributes.map_err(|error| told(Failure::of("GetQueueAttributes", &error)))?;
+        let attributes = attributes.map_err(|error| Failure::of("GetQueueAttributes", &error))?;
         let arn = attributes.attributes.and_then(|mut all| all.remove(&QueueAttributeName::QueueArn));
         let arn = arn.with_context(|| format!("the ARN of queue {} is not told", of.queue))?;
         Ok(Mover { client, arn, name: queue::name(&of.queue).to_owned() })
@@ -59,8 +59,7 @@ impl Mover {
         let request = self.client.start_message_move_task().source_arn(&self.arn);
         let request = request.set_destination_arn(to.map(str::to_owned));
         let started = request.set_max_number_of_messages_per_second(per_second).send().await;
-        started
-            .map_err(|error| told(Failure::of(&format!("StartMessageMoveTask of {}", self.name), &error)))?;
+        started.map_err(|error| Failure::of(&format!("StartMessageMoveTask of {}", self.name), &error))?;
         Ok(())
     }
 
@@ -70,8 +69,8 @@ impl Mover {
     /// SQS cannot be asked.
     pub async fn progress(&self) -> anyhow::Result<Option<Progress>> {
         let asked = self.client.list_message_move_tasks().source_arn(&self.arn).max_results(1).send().await;
-        let asked = asked
-            .map_err(|error| told(Failure::of(&format!("ListMessageMoveTasks of {}", self.name), &error)))?;
+        let asked =
+            asked.map_err(|error| Failure::of(&format!("ListMessageMoveTasks of {}", self.name), &error))?;
         Ok(asked.results.unwrap_or_default().into_iter().next().map(|task| Progress {
             status: task.status.unwrap_or_default(),
             moved: task.approximate_number_of_messages_moved,
@@ -109,11 +108,7 @@ impl Mover {
         let handle = self.progress().await?.and_then(|progress| progress.handle);
         let handle = handle.with_context(|| format!("no task moves messages of {}", self.name))?;
         let cancelled = self.client.cancel_message_move_task().task_handle(handle).send().await;
-        cancelled.map_err(|error| told(Failure::of("CancelMessageMoveTask", &error)))?;
+        cancelled.map_err(|error| Failure::of("CancelMessageMoveTask", &error))?;
         Ok(())
     }
-}
-
-fn told(failure: Failure) -> anyhow::Error {
-    anyhow::anyhow!(failure.reason)
 }

@@ -4,10 +4,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::{ReadBatch, ReadLimit, RejectedRow};
+use super::ReadLimit;
+use super::rows::Rows;
 use crate::codecs::{Decoder, DecoderConfig, FrameMeta, Framer, Framing};
 use crate::config::units::ByteSize;
-use crate::message::{BatchBuilder, MAX_ARENA_BYTES, Position, Span};
+use crate::message::{MAX_ARENA_BYTES, Position, Span};
 
 /// What is kept of a message that is too large: enough to recognise it by.
 const FIRST_PART_BYTES: usize = 64 * 1024;
@@ -55,35 +56,14 @@ pub(super) struct Start {
 /// A batch that is being filled.
 #[derive(Default)]
 pub(super) struct Filling {
-    pub builder: BatchBuilder,
-    rejected: Vec<RejectedRow>,
+    pub rows: Rows,
     arena_bytes: usize,
 }
 
 impl Filling {
-    pub fn new() -> Filling {
-        Filling { builder: BatchBuilder::new(), ..Filling::default() }
-    }
-
     pub fn is_full(&self, limit: ReadLimit) -> bool {
-        self.builder.len() >= limit.rows.max(1)
-            || self.arena_bytes + self.builder.bytes() >= limit.bytes.clamp(1, MAX_MESSAGE_BYTES)
-    }
-
-    pub fn finish(self) -> ReadBatch {
-        ReadBatch { batch: self.builder.finish(), rejected: self.rejected, replays: Vec::new() }
-    }
-
-    /// Decodes a frame whose bytes are those of the span, or rejects it.
-    pub fn decode(&mut self, decoder: &mut dyn Decoder, bytes: &[u8], frame: Span, meta: &FrameMeta<'_>) {
-        if let Err(error) = decoder.decode(bytes, frame, meta, &mut self.builder) {
-            self.reject("decode-error", error.to_string(), frame, meta);
-        }
-    }
-
-    fn reject(&mut self, code: &'static str, reason: String, payload: Span, meta: &FrameMeta<'_>) {
-        let row = self.builder.push(payload, meta.key, meta.headers, meta.timestamp_ms, meta.position);
-        self.rejected.push(RejectedRow { row, code, reason });
+        self.rows.builder.len() >= limit.rows.max(1)
+            || self.arena_bytes + self.rows.builder.bytes() >= limit.bytes.clamp(1, MAX_MESSAGE_BYTES)
     }
 }
 
@@ -146,7 +126,7 @@ impl Frames {
         }
         // Frames that lie in the chunk as a whole are not copied: the chunk becomes an arena.
         let start = at;
-        let arena = out.builder.arena(Bytes::new());
+        let arena = out.rows.builder.arena(Bytes::new());
         let mut result = Ok(());
         let mut end_of_frames = at;
         while at < chunk.len() && !out.is_full(limit) && result.is_ok() {
@@ -158,15 +138,15 @@ impl Frames {
             self.offset += end as u64;
             let content = self.framing.trim(frame);
             let from = at - start + (content.as_ptr() as usize - frame.as_ptr() as usize);
-            let before = out.builder.len();
+            let before = out.rows.builder.len();
             result = self.take(content, frame.len() as u64, now_ms, out, Some((arena, from as u32)));
             at += end;
-            if out.builder.len() > before {
+            if out.rows.builder.len() > before {
                 out.arena_bytes += end;
                 end_of_frames = at;
             }
         }
-        out.builder.set_arena(arena, chunk.slice(start..end_of_frames));
+        out.rows.builder.set_arena(arena, chunk.slice(start..end_of_frames));
         result.map(|()| at)
     }
 
@@ -265,7 +245,7 @@ impl Frames {
         let content = if too_large { &content[..content.len().min(FIRST_PART_BYTES)] } else { content };
         let frame = match place {
             Some((arena, start)) => Span::new(arena, start, content.len() as u32),
-            None => out.builder.copy(content),
+            None => out.rows.builder.copy(content),
         };
         if too_large {
             let reason = format!(
@@ -274,9 +254,9 @@ impl Frames {
                 ByteSize(self.max_message_bytes as u64),
                 content.len()
             );
-            out.reject("too-large", reason, frame, &meta);
+            out.rows.reject(frame, &meta, "too-large", reason);
         } else {
-            out.decode(&mut *self.decoder, content, frame, &meta);
+            out.rows.decode(&mut *self.decoder, content, frame, &meta);
         }
         Ok(())
     }
@@ -325,15 +305,15 @@ mod tests {
             rest = behind;
             let (chunk, mut at) = (Bytes::copy_from_slice(piece), 0);
             while at < chunk.len() {
-                let mut out = Filling::new();
+                let mut out = Filling::default();
                 at = frames.cut(&chunk, at, limit, &mut out).unwrap();
-                assert!(out.builder.len() <= rows.max(1));
-                all.extend(Row::of(out.finish()));
+                assert!(out.rows.builder.len() <= rows.max(1));
+                all.extend(Row::of(out.rows.finish()));
             }
         }
-        let mut out = Filling::new();
+        let mut out = Filling::default();
         frames.finish(&mut out).unwrap();
-        all.extend(Row::of(out.finish()));
+        all.extend(Row::of(out.rows.finish()));
         assert_eq!(frames.last_row(), all.last().map_or(start.offset, |row| row.position.offset));
         all
     }
@@ -370,9 +350,9 @@ mod tests {
         let codec = decoder("lines", "{}").unwrap();
         let chunk = Bytes::from_static(b"one\ntwo\nthree");
         let mut frames = Frames::new(&*codec, 100, &Start::default()).unwrap();
-        let mut out = Filling::new();
+        let mut out = Filling::default();
         frames.cut(&chunk, 0, ReadLimit { rows: 10, bytes: 1000 }, &mut out).unwrap();
-        let batch = out.finish().batch;
+        let batch = out.rows.finish().batch;
         let bytes = chunk.as_ptr_range();
         assert_eq!(batch.len(), 2);
         assert!(batch.messages().all(|message| bytes.contains(&message.payload().unwrap().as_ptr())));
@@ -404,9 +384,9 @@ mod tests {
         let mut frames = Frames::new(&*codec, 1000, &Start::default()).unwrap();
         let chunk = Bytes::from(vec![b'x'; 1 << 20]);
         for _ in 0..100 {
-            let mut out = Filling::new();
+            let mut out = Filling::default();
             frames.cut(&chunk, 0, ReadLimit { rows: 10, bytes: 1000 }, &mut out).unwrap();
-            assert!(out.builder.is_empty());
+            assert!(out.rows.builder.is_empty());
             assert!(frames.partial.capacity() <= FIRST_PART_BYTES, "{}", frames.partial.capacity());
         }
     }
@@ -433,7 +413,7 @@ mod tests {
         let codec = decoder("csv", "{}").unwrap();
         let cut = |bytes: &'static [u8], max| {
             let mut frames = Frames::new(&*codec, max, &Start::default()).unwrap();
-            let mut out = Filling::new();
+            let mut out = Filling::default();
             let limit = ReadLimit { rows: 10, bytes: 1000 };
             frames.cut(&Bytes::from_static(bytes), 0, limit, &mut out).unwrap_err().to_string()
         };

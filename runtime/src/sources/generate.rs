@@ -213,8 +213,8 @@ impl Reader for Generator {
         }
         self.batch_bytes = bytes.len();
         let bytes = Bytes::from(bytes);
-        let mut out = Filling::new();
-        let arena = out.builder.arena(bytes.clone());
+        let mut out = Filling::default();
+        let arena = out.rows.builder.arena(bytes.clone());
         let mut start = 0;
         for order in messages {
             let payload = Span::new(arena, start as u32, (order.end - start) as u32);
@@ -224,11 +224,11 @@ impl Reader for Generator {
                 timestamp_ms: order.timestamp_ms,
                 position: Position { partition: 0, offset: self.next + 1, record: self.next + 1 },
             };
-            out.decode(&mut *self.decoder, &bytes[start..order.end], payload, &meta);
+            out.rows.decode(&mut *self.decoder, &bytes[start..order.end], payload, &meta);
             start = order.end;
             self.next += 1;
         }
-        Ok(Read::Batch(out.finish()))
+        Ok(Read::Batch(out.rows.finish()))
     }
 }
 

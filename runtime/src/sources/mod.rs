@@ -11,6 +11,7 @@ mod http;
 mod kafka;
 #[cfg(feature = "aws")]
 mod kinesis;
+mod rows;
 #[cfg(feature = "aws")]
 mod sqs;
 mod stdin;

@@ -185,12 +185,12 @@ impl StreamReader {
 #[async_trait]
 impl Reader for StreamReader {
     async fn read(&mut self, limit: ReadLimit) -> anyhow::Result<Read> {
-        let mut out = Filling::new();
+        let mut out = Filling::default();
         let mut chunks = 0;
         loop {
-            if out.builder.is_empty() {
+            if out.rows.builder.is_empty() {
                 // Arenas of chunks in which no message ended.
-                out = Filling::new();
+                out = Filling::default();
                 chunks = 0;
                 if let Some(error) = self.failed.take() {
                     return Err(error);
@@ -204,7 +204,7 @@ impl Reader for StreamReader {
                 self.cut(limit, &mut out)
             } else if self.finished {
                 break;
-            } else if out.builder.is_empty() {
+            } else if out.rows.builder.is_empty() {
                 // The only place to wait, and nothing was taken yet: so nothing is lost if this
                 // future is dropped.
                 let piece = self.pieces.recv().await.unwrap_or_else(|| Err(thread_died()));
@@ -218,7 +218,7 @@ impl Reader for StreamReader {
             };
             self.failed = result.err();
         }
-        if out.builder.is_empty() { Ok(Read::End) } else { Ok(Read::Batch(out.finish())) }
+        if out.rows.builder.is_empty() { Ok(Read::End) } else { Ok(Read::Batch(out.rows.finish())) }
     }
 
     fn progress(&self) -> Option<Progress> {

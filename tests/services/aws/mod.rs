@@ -55,33 +55,34 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// SQS, SNS and S3, for all tests of this process that do not stop it.
+    /// SQS, SNS and S3, fast.
     pub fn fauxqs() -> &'static StandIn {
-        static SHARED: OnceLock<StandIn> = OnceLock::new();
-        SHARED.get_or_init(|| StandIn::start(What::Fauxqs))
+        StandIn::shared(What::Fauxqs)
     }
 
     /// A second opinion on SQS, SNS and S3; slow.
     pub fn moto() -> &'static StandIn {
-        static SHARED: OnceLock<StandIn> = OnceLock::new();
-        SHARED.get_or_init(|| StandIn::start(What::Moto))
+        StandIn::shared(What::Moto)
     }
 
     pub fn kinesis() -> &'static StandIn {
-        static SHARED: OnceLock<StandIn> = OnceLock::new();
-        SHARED.get_or_init(|| StandIn::start(What::Kinesis))
+        StandIn::shared(What::Kinesis)
     }
 
     /// DynamoDB.
     pub fn dynalite() -> &'static StandIn {
-        static SHARED: OnceLock<StandIn> = OnceLock::new();
-        SHARED.get_or_init(|| StandIn::start(What::Dynalite))
+        StandIn::shared(What::Dynalite)
     }
 
     /// SQS with message move tasks, which the others do not have.
     pub fn elasticmq() -> &'static StandIn {
-        static SHARED: OnceLock<StandIn> = OnceLock::new();
-        SHARED.get_or_init(|| StandIn::start(What::ElasticMq))
+        StandIn::shared(What::ElasticMq)
+    }
+
+    /// The one of all tests of this process, none of which stops it.
+    fn shared(what: What) -> &'static StandIn {
+        static SHARED: [OnceLock<StandIn>; 5] = [const { OnceLock::new() }; 5];
+        SHARED[what as usize].get_or_init(|| StandIn::start(what))
     }
 
     fn start(what: What) -> StandIn {

@@ -1,8 +1,7 @@
 //! A dead letter as a message of SQS, and back.
 
-use sha2::{Digest, Sha256};
-
 use crate::aws::is_allowed;
+use crate::aws::queue::{number_of, position_of};
 use crate::codecs::Encoder;
 use crate::codecs::{FrameMeta, record_decoder, record_encoder};
 use crate::dead_letters::story::{self, Told};
@@ -81,17 +80,11 @@ pub fn read(received: Received, queue: &str, pipeline: &str) -> Option<DeadLette
             Told::Letter(_) | Told::Settled(_) => None,
         };
     }
-    let hash = |text: &str| Sha256::digest(text.as_bytes());
-    let (of_message, of_queue) = (hash(&message_id), hash(queue));
     let mut letter = DeadLetter {
         id: String::new(),
         pipeline: pipeline.to_owned(),
         source: format!("sqs:{queue}"),
-        position: Position {
-            partition: u32::from_be_bytes(of_queue[..4].try_into().expect("four bytes")),
-            offset: u64::from_be_bytes(of_message[..8].try_into().expect("eight bytes")),
-            record: 0,
-        },
+        position: position_of(queue, None, number_of(&message_id)),
         position_text: format!("sqs:{queue} message {message_id}"),
         stage: Stage::Source,
         plugin: None,

@@ -158,9 +158,9 @@ struct Known {
 
 impl Hidden {
     async fn open(of: DeadLetterQueue) -> anyhow::Result<Hidden> {
-        let connection = Connection::new(of.access.clone(), &of.base, WAIT);
-        let client = Client::new(connection.config().await?);
-        let url = queue::url(&client, &of.queue).await.map_err(told)?;
+        let connection = Connection::new(of.access.clone(), &of.base, Client::new).that_waits(WAIT);
+        let client = connection.client().await?.clone();
+        let url = queue::url(&client, &of.queue).await?;
         let fetcher = of.claim_check.as_ref().map(|section| section.fetcher(&of.access, &of.base));
         Ok(Hidden { of, client, url, fetcher, letters: HashMap::new(), others: Vec::new() })
     }
@@ -188,7 +188,7 @@ impl Hidden {
                         );
                         return Ok(());
                     }
-                    return Err(told(failure));
+                    return Err(failure.into());
                 }
             };
             if received.is_empty() {
@@ -220,7 +220,7 @@ impl Hidden {
                 Ok(found) => {
                     received.body = match fetcher.fetch(&found, MAX_PAYLOAD_BYTES).await? {
                         Ok(payload) => payload.to_vec(),
-                        Err(NoPayload::Now(failure)) => return Err(told(failure)),
+                        Err(NoPayload::Now(failure)) => return Err(failure.into()),
                         Err(NoPayload::Never { reason, .. }) => {
                             tracing::warn!(
                                 message = received.message_id,
@@ -348,10 +348,6 @@ impl Hidden {
             }
         }
     }
-}
-
-fn told(failure: Failure) -> anyhow::Error {
-    anyhow::anyhow!(failure.reason)
 }
 
 fn is_size(name: &[u8]) -> bool {

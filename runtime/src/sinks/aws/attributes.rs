@@ -1,6 +1,9 @@
 //! Headers as message attributes of SQS and SNS.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+
+use aws_smithy_types::Blob;
+use aws_smithy_types::error::operation::BuildError;
 
 use super::batches::Refused;
 use crate::aws::{TYPE_HEADER, is_allowed};
@@ -163,6 +166,27 @@ fn attribute(name: String, data_type: Option<String>, value: &[u8]) -> Result<At
         }
     };
     Ok(Attribute { data_type, value, name })
+}
+
+/// Attributes in a service's own type, which `build` makes of type, text and bytes; `None` if there are none.
+///
+/// # Errors
+/// It makes none of one.
+pub fn values<V>(
+    attributes: Vec<Attribute>,
+    build: impl Fn(String, Option<String>, Option<Blob>) -> Result<V, BuildError>,
+) -> Result<Option<HashMap<String, V>>, Refused> {
+    let mut values = HashMap::new();
+    for Attribute { name, data_type, value } in attributes {
+        let (text, bytes) = match value {
+            Value::Text(text) => (Some(text), None),
+            Value::Bytes(bytes) => (None, Some(Blob::new(bytes))),
+        };
+        let value =
+            build(data_type, text, bytes).map_err(|error| Refused::new(INVALID, error.to_string()))?;
+        values.insert(name, value);
+    }
+    Ok((!values.is_empty()).then_some(values))
 }
 
 /// Bytes of attributes, as they count to the size of a message: names, types and values.

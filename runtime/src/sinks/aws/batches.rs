@@ -77,6 +77,13 @@ pub enum Trouble {
     Fatal(String),
 }
 
+/// No client can be made.
+impl From<anyhow::Error> for Trouble {
+    fn from(error: anyhow::Error) -> Trouble {
+        Trouble::Fatal(format!("{error:#}"))
+    }
+}
+
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Trouble {
         Trouble::Failure(failure)

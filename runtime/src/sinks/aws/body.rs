@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::attributes::{self, Attribute, Attributes, Value};
 use super::batches::{Refused, Trouble};
 use crate::aws::claim_check::{Putter, SIZE_ATTRIBUTE};
-use crate::aws::{dead_letter_queue, is_allowed};
+use crate::aws::{Failure, dead_letter_queue, is_allowed};
 use crate::config::units::ByteSize;
 use crate::dead_letters::story;
 use crate::message::MessageRef;
@@ -120,11 +120,7 @@ impl Bodies {
         let Some(putter) = &self.claim_check else {
             return Err(Trouble::Fatal("there is no bucket for large payloads".to_owned()));
         };
-        match putter.put(body).await {
-            Ok(Ok(pointer)) => Ok(pointer),
-            Ok(Err(failure)) => Err(Trouble::Failure(failure.not_refused())),
-            Err(error) => Err(Trouble::Fatal(format!("{error:#}"))),
-        }
+        Ok(putter.put(body).await?.map_err(Failure::not_refused)?)
     }
 }
 

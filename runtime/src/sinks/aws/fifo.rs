@@ -99,12 +99,25 @@ pub struct Ids {
 }
 
 impl Ids {
-    /// The group of a message. Where nothing says it a FIFO queue or topic gets the message's key, and
-    /// without one the source's partition, in which they are in order too.
+    /// Group and deduplication id of a message, if it is given such.
     ///
     /// # Errors
-    /// There is none where the section says it is.
-    pub fn group(&self, message: &MessageRef<'_>) -> Result<Option<String>, Refused> {
+    /// There is no group where the section says it is, or one of them is in the payload, which is not JSON.
+    pub fn of(
+        &self,
+        message: &MessageRef<'_>,
+        body: &str,
+        attributes: &[Attribute],
+    ) -> Result<(Option<String>, Option<String>), Refused> {
+        let group = self.group(message)?;
+        let of_group = group.as_deref().unwrap_or_default();
+        let deduplication = self.deduplication(message, of_group, body, attributes)?;
+        Ok((group, deduplication))
+    }
+
+    /// The group of a message. Where nothing says it a FIFO queue or topic gets the message's key, and
+    /// without one the source's partition, in which they are in order too.
+    fn group(&self, message: &MessageRef<'_>) -> Result<Option<String>, Refused> {
         match &self.group {
             Some(place) => match place.find(message)? {
                 Some(group) => Ok(Some(id(&group))),
@@ -122,10 +135,7 @@ impl Ids {
     }
 
     /// The deduplication id of a message, if it is given one.
-    ///
-    /// # Errors
-    /// It is in the payload, which is not JSON.
-    pub fn deduplication(
+    fn deduplication(
         &self,
         message: &MessageRef<'_>,
         group: &str,

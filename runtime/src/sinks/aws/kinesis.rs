@@ -1,7 +1,6 @@
 //! `kinesis`: writes messages to a data stream.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_kinesis::Client;
@@ -10,7 +9,6 @@ use aws_smithy_types::Blob;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble};
@@ -142,8 +140,7 @@ impl SinkConfig for KinesisSink {
             place.map_err(|problem| anyhow::anyhow!("{}: {}", problem.at, problem.message))
         };
         let stream = Stream {
-            connection: Connection::new(self.aws.clone(), &context.base, Duration::ZERO),
-            client: OnceCell::new(),
+            connection: Connection::new(self.aws.clone(), &context.base, Client::new),
             partition_key: place(&self.partition_key, "/partition_key")?,
             hash_key: place(&self.hash_key, "/hash_key")?,
             stream: self.stream.clone(),
@@ -154,8 +151,7 @@ impl SinkConfig for KinesisSink {
 
 /// A stream that messages are written to.
 struct Stream {
-    connection: Connection,
-    client: OnceCell<Client>,
+    connection: Connection<Client>,
     /// Name or ARN.
     stream: String,
     partition_key: Option<Place>,
@@ -163,12 +159,6 @@ struct Stream {
 }
 
 impl Stream {
-    async fn client(&self) -> Result<&Client, Trouble> {
-        let client =
-            self.client.get_or_try_init(|| async { self.connection.config().await.map(Client::new) });
-        client.await.map_err(|error| Trouble::Fatal(format!("{error:#}")))
-    }
-
     /// The partition key of a message; `None` if any does.
     fn partition_key(&self, message: &MessageRef<'_>) -> Result<Option<String>, Refused> {
         let Some(place) = &self.partition_key else { return Ok(message.key().map(partition_key)) };
@@ -225,7 +215,7 @@ impl Destination for Stream {
     }
 
     async fn send(&self, entries: &[Arc<Self::Entry>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
-        let client = self.client().await?;
+        let client = self.connection.client().await?;
         let records = entries.iter().map(|entry| Self::Entry::clone(entry)).collect();
         let request = client.put_records().set_records(Some(records));
         let request = match self.stream.starts_with("arn:") {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use millstream_json_pointer::Pointers;
+use millstream_json_pointer::{Pointers, scalar};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -79,14 +79,5 @@ impl Place {
             .find(payload, |_, json| key = key.take().or(Some(json)))
             .map_err(|error| Refused::new("not-json", error.to_string()))?;
         Ok(key.and_then(scalar))
-    }
-}
-
-/// The text of a JSON string, or a number or boolean as it stands; `None` for anything else.
-fn scalar(json: &str) -> Option<Cow<'_, [u8]>> {
-    match json.as_bytes().first()? {
-        b'{' | b'[' | b'n' => None,
-        b'"' => Some(Cow::Owned(serde_json::from_str::<String>(json).ok()?.into_bytes())),
-        _ => Some(Cow::Borrowed(json.as_bytes())),
     }
 }

@@ -1,9 +1,8 @@
 //! `sns`: publishes messages to a topic.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::Context;
 use async_trait::async_trait;
@@ -12,12 +11,10 @@ use aws_sdk_sns::operation::publish_batch::PublishBatchError;
 use aws_sdk_sns::types::{MessageAttributeValue, PublishBatchRequestEntry};
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::Blob;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 
-use super::attributes::{Attribute, Attributes, Value};
+use super::attributes::{Attributes, values};
 use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble};
 use super::body::{Bodies, Encoding, Parts};
 use super::fifo::{Deduplication, Ids, Keys};
@@ -25,7 +22,7 @@ use super::places::Key;
 use super::{is_raw, results};
 use crate::aws::claim_check::{PutSection, Putter};
 use crate::aws::fanout::{Fanout, Subscription};
-use crate::aws::{Access, Connection, Failure, Kind};
+use crate::aws::{Access, Connection, Failure, Kind, queue};
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::ByteSize;
@@ -71,8 +68,8 @@ const SUBJECT_CHARS: usize = 100;
 /// 10: SNS takes more, but does not deliver such a message to queues with raw delivery. One with more
 /// becomes a dead letter (`too-many-attributes`). A header that can be no attribute makes it one too
 /// (`invalid-attribute`): its name has other characters than letters and digits of ASCII, `_`, `-` and
-/// `.`, or its value is empty. So do a body that is empty (`empty`), one that
-/// is no text (`not-text`), and more than `max_bytes` with attributes (`too-large`).
+/// `.`, or its value is empty. So do a body that is empty (`empty`), one that is no text (`not-text`), and
+/// more than `max_bytes` with attributes (`too-large`).
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SnsSink {
@@ -104,8 +101,8 @@ pub struct SnsSink {
     /// replayed dead letter, always does.
     attributes: Option<Vec<String>>,
     /// Types of attributes, as `{ price = "Number", colours = "String.Array" }`. By default an attribute
-    /// is what the source `sqs` says it was, else a `String`, or `Binary` if its bytes are no text. Filter policies compare numbers only with a
-    /// `Number`.
+    /// is what the source `sqs` says it was, else a `String`, or `Binary` if its bytes are no text. Filter
+    /// policies compare numbers only with a `Number`.
     #[serde(default)]
     attribute_types: BTreeMap<String, String>,
     /// How bytes become the text that a message of SNS is.
@@ -142,7 +139,7 @@ fn concurrency_default() -> usize {
 
 impl SnsSink {
     fn is_fifo(&self) -> bool {
-        self.topic.ends_with(".fifo")
+        self.topic.ends_with(queue::FIFO)
     }
 
     fn keys(&self) -> Keys<'_> {
@@ -218,8 +215,7 @@ impl SinkConfig for SnsSink {
 
     fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>> {
         let topic = Topic {
-            connection: Connection::new(self.aws.clone(), &context.base, Duration::ZERO),
-            client: OnceCell::new(),
+            connection: Connection::new(self.aws.clone(), &context.base, Client::new),
             ids: self.keys().ids(&context).context("the keys of the topic")?,
             bodies: Bodies {
                 service: "SNS",
@@ -255,8 +251,7 @@ pub struct Publishing {
 
 /// A topic that messages are published to.
 struct Topic {
-    connection: Connection,
-    client: OnceCell<Client>,
+    connection: Connection<Client>,
     topic: String,
     ids: Ids,
     bodies: Bodies,
@@ -265,12 +260,6 @@ struct Topic {
 }
 
 impl Topic {
-    async fn client(&self) -> Result<&Client, Trouble> {
-        let client =
-            self.client.get_or_try_init(|| async { self.connection.config().await.map(Client::new) });
-        client.await.map_err(|error| Trouble::Fatal(format!("{error:#}")))
-    }
-
     fn failure(&self, error: &SdkError<PublishBatchError, HttpResponse>) -> Failure {
         let failure = Failure::of(&format!("PublishBatch to {}", self.topic), error);
         // The topic of another region is an invalid parameter, and no message has to do with it.
@@ -300,15 +289,17 @@ impl Destination for Topic {
 
     fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Publishing>, Refused> {
         let Parts { body, attributes, aside, bytes } = self.bodies.of(message, body)?;
-        let group = self.ids.group(message)?;
-        let of_group = group.as_deref().unwrap_or_default();
-        let deduplication = self.ids.deduplication(message, of_group, &body, &attributes)?;
+        let (group, deduplication) = self.ids.of(message, &body, &attributes)?;
+        let attributes = values(attributes, |data_type, text, bytes| {
+            let value = MessageAttributeValue::builder().data_type(data_type);
+            value.set_string_value(text).set_binary_value(bytes).build()
+        })?;
         let entry = PublishBatchRequestEntry::builder()
             // Its number in a request, when it is in one.
             .id("0")
             .message(body)
             .set_subject(self.subject(message)?)
-            .set_message_attributes(values(attributes)?)
+            .set_message_attributes(attributes)
             .set_message_group_id(group.clone())
             .set_message_deduplication_id(deduplication)
             .build()
@@ -318,7 +309,7 @@ impl Destination for Topic {
     }
 
     async fn send(&self, entries: &[Arc<Publishing>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
-        let client = self.client().await?;
+        let client = self.connection.client().await?;
         let mut numbered = Vec::with_capacity(entries.len());
         for (number, publishing) in entries.iter().enumerate() {
             let mut entry = publishing.entry.clone();
@@ -337,19 +328,4 @@ impl Destination for Topic {
         });
         Ok(results(entries.len(), done, failed))
     }
-}
-
-/// `None` if there are none.
-fn values(attributes: Vec<Attribute>) -> Result<Option<HashMap<String, MessageAttributeValue>>, Refused> {
-    let value = |attribute: Attribute| {
-        let value = MessageAttributeValue::builder().data_type(attribute.data_type);
-        let value = match attribute.value {
-            Value::Text(text) => value.string_value(text),
-            Value::Bytes(bytes) => value.binary_value(Blob::new(bytes)),
-        };
-        let value = value.build().map_err(|error| Refused::new("invalid-attribute", error.to_string()))?;
-        Ok((attribute.name, value))
-    };
-    let values: HashMap<_, _> = attributes.into_iter().map(value).collect::<Result<_, _>>()?;
-    Ok((!values.is_empty()).then_some(values))
 }

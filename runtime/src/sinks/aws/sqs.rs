@@ -8,13 +8,11 @@ use anyhow::Context;
 use async_trait::async_trait;
 use aws_sdk_sqs::Client;
 use aws_sdk_sqs::types::{MessageAttributeValue, SendMessageBatchRequestEntry};
-use aws_smithy_types::Blob;
 use glob::Pattern;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use tokio::sync::OnceCell;
 
-use super::attributes::{Attribute, Attributes, Value};
+use super::attributes::{Attributes, values};
 use super::batches::{Batches, Destination, Entry, Limits, Refused, Trouble, UNKNOWN_QUEUE};
 use super::body::{Bodies, Encoding, Parts};
 use super::fifo::{Deduplication, Ids, Keys};
@@ -64,9 +62,8 @@ const MAX_DELAY: Duration = Duration::from_secs(15 * 60);
 /// Headers become attributes, and a message has at most 10 of them: one with more becomes a dead letter
 /// (`too-many-attributes`). A header that can be no attribute makes it one too (`invalid-attribute`): its
 /// name has other characters than letters and digits of ASCII, `_`, `-` and `.`, or its value is empty.
-/// So do a body that is empty (`empty`), one that is no text (`not-text`) or
-/// has characters that SQS does not take (`invalid-characters`: control characters), and more than 1 MiB
-/// with attributes (`too-large`).
+/// So do a body that is empty (`empty`), one that is no text (`not-text`) or has characters that SQS does
+/// not take (`invalid-characters`: control characters), and more than 1 MiB with attributes (`too-large`).
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SqsSink {
@@ -270,8 +267,7 @@ impl SinkConfig for SqsSink {
             _ => anyhow::bail!("either `queue` or `queue_header` says where messages go"),
         };
         let queues = Queues {
-            connection: Connection::new(self.aws.clone(), &context.base, Duration::ZERO),
-            client: OnceCell::new(),
+            connection: Connection::new(self.aws.clone(), &context.base, Client::new),
             urls: Mutex::default(),
             target,
             ids: self.keys().ids(&context).context("the keys of the queue")?,
@@ -299,8 +295,7 @@ enum Target {
 
 /// Queues that messages are sent to.
 struct Queues {
-    connection: Connection,
-    client: OnceCell<Client>,
+    connection: Connection<Client>,
     target: Target,
     /// Of queues, by what messages or the section call them.
     urls: Mutex<HashMap<Arc<str>, String>>,
@@ -322,12 +317,6 @@ pub struct Sending {
 }
 
 impl Queues {
-    async fn client(&self) -> Result<&Client, Trouble> {
-        let client =
-            self.client.get_or_try_init(|| async { self.connection.config().await.map(Client::new) });
-        client.await.map_err(|error| Trouble::Fatal(format!("{error:#}")))
-    }
-
     async fn url(&self, client: &Client, queue: &Arc<str>) -> Result<String, Failure> {
         let urls = || self.urls.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = urls().get(queue) {
@@ -408,15 +397,17 @@ impl Destination for Queues {
     fn entry(&self, message: &MessageRef<'_>, body: Vec<u8>) -> Result<Entry<Sending>, Refused> {
         let queue = self.queue(message)?;
         let Parts { body, attributes, aside, bytes } = self.bodies.of(message, body)?;
-        let group = self.ids.group(message)?;
-        let of_group = group.as_deref().unwrap_or_default();
-        let deduplication = self.ids.deduplication(message, of_group, &body, &attributes)?;
+        let (group, deduplication) = self.ids.of(message, &body, &attributes)?;
+        let attributes = values(attributes, |data_type, text, bytes| {
+            let value = MessageAttributeValue::builder().data_type(data_type);
+            value.set_string_value(text).set_binary_value(bytes).build()
+        })?;
         let entry = SendMessageBatchRequestEntry::builder()
             // Its number in a request, when it is in one.
             .id("0")
             .message_body(body)
             .set_delay_seconds(self.delay(message)?)
-            .set_message_attributes(values(attributes)?)
+            .set_message_attributes(attributes)
             .set_message_group_id(group.clone())
             .set_message_deduplication_id(deduplication)
             .build()
@@ -431,7 +422,7 @@ impl Destination for Queues {
 
     async fn send(&self, entries: &[Arc<Sending>]) -> Result<Vec<Option<Result<(), Failure>>>, Trouble> {
         let Some(queue) = entries.first().map(|sending| &sending.queue) else { return Ok(Vec::new()) };
-        let client = self.client().await?;
+        let client = self.connection.client().await?;
         let url = match self.url(client, queue).await {
             Ok(url) => url,
             Err(failure) => return self.missing(failure, entries.len()),
@@ -451,19 +442,4 @@ impl Destination for Queues {
         });
         Ok(results(entries.len(), done, failed))
     }
-}
-
-/// `None` if there are none.
-fn values(attributes: Vec<Attribute>) -> Result<Option<HashMap<String, MessageAttributeValue>>, Refused> {
-    let value = |attribute: Attribute| {
-        let value = MessageAttributeValue::builder().data_type(attribute.data_type);
-        let value = match attribute.value {
-            Value::Text(text) => value.string_value(text),
-            Value::Bytes(bytes) => value.binary_value(Blob::new(bytes)),
-        };
-        let value = value.build().map_err(|error| Refused::new("invalid-attribute", error.to_string()))?;
-        Ok((attribute.name, value))
-    };
-    let values: HashMap<_, _> = attributes.into_iter().map(value).collect::<Result<_, _>>()?;
-    Ok((!values.is_empty()).then_some(values))
 }

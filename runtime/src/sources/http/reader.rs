@@ -7,12 +7,12 @@ use anyhow::Context;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::super::{Read, ReadBatch, ReadLimit, Reader, RejectedRow, SettledAs, SettledRow};
+use super::super::rows::Rows;
+use super::super::{Read, ReadLimit, Reader, SettledAs, SettledRow};
 use super::inbox::{Inbox, Request};
 use super::server::Server;
 use crate::codecs::{DecodeError, Decoder, FrameMeta, Framing};
-use crate::config::units::ByteSize;
-use crate::message::{BatchBuilder, HeaderSpan, Position, Span};
+use crate::message::{HeaderSpan, Position, Span};
 
 pub struct HttpReader {
     inbox: Arc<Inbox>,
@@ -103,7 +103,7 @@ impl HttpReader {
     }
 
     /// Adds messages of the current request until it has no more, or the batch is full.
-    fn fill(&mut self, batch: &mut Filling, limit: ReadLimit) {
+    fn fill(&mut self, batch: &mut Rows, limit: ReadLimit) {
         let Some(Current { request, mut frames }) = self.current.take() else { return };
         let shared = Shared {
             key: request.key.as_ref().map_or(Span::ABSENT, |key| batch.builder.copy(key.as_bytes())),
@@ -114,7 +114,7 @@ impl HttpReader {
                 })
                 .collect(),
         };
-        while !batch.is_full(limit) {
+        while !is_full(batch, limit) {
             let Some(frame) = frames.next() else { return };
             self.add(&request, &request.body[frame], &shared, batch);
         }
@@ -123,7 +123,7 @@ impl HttpReader {
         }
     }
 
-    fn add(&mut self, request: &Taken, bytes: &[u8], shared: &Shared, batch: &mut Filling) {
+    fn add(&mut self, request: &Taken, bytes: &[u8], shared: &Shared, batch: &mut Rows) {
         let position = Position { partition: 0, offset: self.next_offset, record: self.next_record };
         self.next_offset += 1;
         self.next_record += 1;
@@ -138,10 +138,7 @@ impl HttpReader {
             self.inbox.refuse(position.offset, "the body is empty".to_owned());
             return;
         }
-        if bytes.len() > self.max_message_bytes {
-            let (limit, size) = (ByteSize(self.max_message_bytes as u64), bytes.len());
-            let reason = format!("{size} bytes are more than `max_message_bytes` ({limit})");
-            batch.reject(&bytes[..self.max_message_bytes], &meta, "too-large", reason);
+        if batch.reject_too_large(bytes, &meta, self.max_message_bytes) {
             return;
         }
         let (rows, frame) = (batch.builder.len(), batch.builder.copy(bytes));
@@ -151,7 +148,7 @@ impl HttpReader {
                 rows => self.inbox.set_rows(position.offset, rows),
             },
             Err(DecodeError(reason)) if request.is_batch => {
-                batch.reject_span(frame, &meta, "decode-error", reason);
+                batch.reject(frame, &meta, "decode-error", reason);
             }
             Err(DecodeError(reason)) => self.inbox.refuse(position.offset, reason),
         }
@@ -169,35 +166,18 @@ pub fn lines_of(body: &[u8]) -> impl Iterator<Item = (usize, Range<usize>)> {
     })
 }
 
-#[derive(Default)]
-struct Filling {
-    builder: BatchBuilder,
-    rejected: Vec<RejectedRow>,
-}
-
-impl Filling {
-    fn is_full(&self, limit: ReadLimit) -> bool {
-        !self.builder.is_empty() && (self.builder.len() >= limit.rows || self.builder.bytes() >= limit.bytes)
-    }
-
-    fn reject(&mut self, bytes: &[u8], meta: &FrameMeta<'_>, code: &'static str, reason: String) {
-        let span = self.builder.copy(bytes);
-        self.reject_span(span, meta, code, reason);
-    }
-
-    fn reject_span(&mut self, span: Span, meta: &FrameMeta<'_>, code: &'static str, reason: String) {
-        let row = self.builder.push(span, meta.key, meta.headers, meta.timestamp_ms, meta.position);
-        self.rejected.push(RejectedRow { row, code, reason });
-    }
+fn is_full(batch: &Rows, limit: ReadLimit) -> bool {
+    let builder = &batch.builder;
+    !builder.is_empty() && (builder.len() >= limit.rows || builder.bytes() >= limit.bytes)
 }
 
 #[async_trait]
 impl Reader for HttpReader {
     async fn read(&mut self, limit: ReadLimit) -> anyhow::Result<Read> {
         self.server.start()?;
-        let mut batch = Filling { builder: BatchBuilder::new(), ..Filling::default() };
+        let mut batch = Rows::default();
         // It waits only while the batch is empty, so nothing is lost when it is dropped.
-        while !batch.is_full(limit) {
+        while !is_full(&batch, limit) {
             if self.current.is_some() {
                 self.fill(&mut batch, limit);
                 continue;
@@ -211,8 +191,7 @@ impl Reader for HttpReader {
                 }
             }
         }
-        let rejected = batch.rejected;
-        Ok(Read::Batch(ReadBatch { batch: batch.builder.finish(), rejected, replays: Vec::new() }))
+        Ok(Read::Batch(batch.finish()))
     }
 }
 

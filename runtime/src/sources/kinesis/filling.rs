@@ -5,13 +5,13 @@ use std::sync::Arc;
 use aws_sdk_kinesis::types::Record;
 use bytes::Bytes;
 
-use super::super::{ReadBatch, ReadLimit, RejectedRow};
+use super::super::rows::Rows;
+use super::super::{ReadBatch, ReadLimit};
 use super::fetch::{Fetched, Shard};
 use super::kpl::UserRecords;
 use super::ownership::{Opened, Ownership};
-use crate::codecs::{DecodeError, Decoder, FrameMeta};
-use crate::config::units::ByteSize;
-use crate::message::{BatchBuilder, HeaderSpan, Position, Span};
+use crate::codecs::{Decoder, FrameMeta};
+use crate::message::{HeaderSpan, Position, Span};
 
 /// The user record's number in an aggregated record is only in messages that came in one.
 const SEQUENCE_NUMBER: &str = "kinesis-sequence-number";
@@ -35,8 +35,7 @@ struct Aggregate {
 
 /// The batch that comes next.
 pub struct Filling<'a> {
-    builder: BatchBuilder,
-    rejected: Vec<RejectedRow>,
+    rows: Rows,
     pub decoder: &'a mut dyn Decoder,
     pub max_message_bytes: usize,
     pub ownership: &'a Ownership,
@@ -67,20 +66,19 @@ impl<'a> Filling<'a> {
         ownership: &'a Ownership,
         limit: ReadLimit,
     ) -> Filling<'a> {
-        let builder = BatchBuilder::new();
-        Filling { builder, rejected: Vec::new(), decoder, max_message_bytes, ownership, limit }
+        Filling { rows: Rows::default(), decoder, max_message_bytes, ownership, limit }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.builder.is_empty()
+        self.rows.builder.is_empty()
     }
 
     pub fn is_full(&self) -> bool {
-        self.builder.len() >= self.limit.rows || self.builder.bytes() >= self.limit.bytes
+        self.rows.builder.len() >= self.limit.rows || self.rows.builder.bytes() >= self.limit.bytes
     }
 
     pub fn finish(self) -> ReadBatch {
-        ReadBatch { batch: self.builder.finish(), rejected: self.rejected, replays: Vec::new() }
+        self.rows.finish()
     }
 
     /// Takes what fits. Returns what does not; nothing if the shard is not read any more.
@@ -165,7 +163,7 @@ impl<'a> Filling<'a> {
             return None;
         }
         let position = Position { partition: shard.number, offset: message.record, record: message.record };
-        let builder = &mut self.builder;
+        let builder = &mut self.rows.builder;
         let key = message.key.map_or(Span::ABSENT, |key| builder.copy(key.as_bytes()));
         let mut header = |name: &str, value: &str| HeaderSpan {
             name: builder.copy(name.as_bytes()),
@@ -176,24 +174,8 @@ impl<'a> Filling<'a> {
             headers.push(header(SUBSEQUENCE_NUMBER, &number.to_string()));
         }
         let meta = FrameMeta { key, headers: &headers, timestamp_ms: message.timestamp_ms, position };
-        let payload = message.payload;
-        if payload.len() > self.max_message_bytes {
-            let (limit, size) = (ByteSize(self.max_message_bytes as u64), payload.len());
-            let first = builder.copy(&payload[..self.max_message_bytes]);
-            let reason = format!("{size} bytes are more than `max_message_bytes` ({limit})");
-            self.reject(first, &meta, "too-large", reason);
-            return Some(());
-        }
-        let frame = builder.copy(payload);
-        if let Err(DecodeError(reason)) = self.decoder.decode(payload, frame, &meta, builder) {
-            self.reject(frame, &meta, "decode-error", reason);
-        }
+        self.rows.add(self.decoder, message.payload, &meta, self.max_message_bytes);
         Some(())
-    }
-
-    fn reject(&mut self, span: Span, meta: &FrameMeta<'_>, code: &'static str, reason: String) {
-        let row = self.builder.push(span, meta.key, meta.headers, meta.timestamp_ms, meta.position);
-        self.rejected.push(RejectedRow { row, code, reason });
     }
 }
 

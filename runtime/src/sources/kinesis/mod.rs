@@ -238,14 +238,14 @@ impl SourceConfig for KinesisSource {
 
     fn open(self: Box<Self>, context: SourceContext) -> anyhow::Result<OpenSource> {
         let name = self.name().to_owned();
-        let connection = Connection::new(self.aws.clone(), &context.base, Duration::ZERO);
-        let stream = Arc::new(Stream::new(Arc::new(connection), &self.stream));
+        let connection = Connection::new(self.aws.clone(), &context.base, aws_sdk_kinesis::Client::new);
+        let stream = Arc::new(Stream::new(connection, &self.stream));
         let table: Arc<dyn Table> = match &self.leases {
             None => Arc::new(Local::load(&name, Arc::clone(&context.checkpoints))?),
             Some(leases) => {
                 let access = leases.aws.or(&self.aws.without_endpoint());
-                let connection = Connection::new(access, &context.base, Duration::ZERO);
-                Arc::new(DynamoTable::new(Arc::new(connection), &leases.table, &name))
+                let connection = Connection::new(access, &context.base, aws_sdk_dynamodb::Client::new);
+                Arc::new(DynamoTable::new(connection, &leases.table, &name))
             }
         };
         let ownership = Arc::new(Ownership::new());

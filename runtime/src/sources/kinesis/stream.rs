@@ -1,6 +1,5 @@
 //! What is asked of a stream.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
@@ -8,7 +7,6 @@ use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::operation::list_shards::ListShardsOutput;
 use aws_sdk_kinesis::types::{HashKeyRange, ShardIteratorType};
 use aws_smithy_types::DateTime;
-use tokio::sync::OnceCell;
 
 use super::leases::Checkpoint;
 use super::troubles::Trouble;
@@ -51,8 +49,7 @@ pub enum From {
 }
 
 pub struct Stream {
-    connection: Arc<Connection>,
-    client: OnceCell<Client>,
+    connection: Connection<Client>,
     /// Name or ARN.
     named: String,
     name: String,
@@ -71,9 +68,9 @@ pub fn is_name(name: &str) -> bool {
 }
 
 impl Stream {
-    pub fn new(connection: Arc<Connection>, named: &str) -> Stream {
+    pub fn new(connection: Connection<Client>, named: &str) -> Stream {
         let name = name_of(named).to_owned();
-        Stream { connection, client: OnceCell::new(), named: named.to_owned(), name }
+        Stream { connection, named: named.to_owned(), name }
     }
 
     pub fn name(&self) -> &str {
@@ -88,8 +85,7 @@ impl Stream {
     }
 
     async fn client(&self) -> Result<&Client, Trouble> {
-        let client = async || Ok(Client::new(self.connection.config().await?));
-        self.client.get_or_try_init(client).await.map_err(Trouble::Stop)
+        self.connection.client().await.map_err(Trouble::Stop)
     }
 
     /// All shards that still have records, parents before children.

@@ -11,7 +11,6 @@ use aws_sdk_dynamodb::types::{
     AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, ReturnValue,
     ScalarAttributeType,
 };
-use tokio::sync::OnceCell;
 use tokio::task::JoinSet;
 
 use super::leases::{Checkpoint, Lease, Table};
@@ -45,8 +44,7 @@ pub struct DynamoTable {
 }
 
 struct Inner {
-    connection: Arc<Connection>,
-    client: OnceCell<Client>,
+    connection: Connection<Client>,
     table: String,
     stream: String,
 }
@@ -54,16 +52,15 @@ struct Inner {
 type Item = HashMap<String, AttributeValue>;
 
 impl DynamoTable {
-    pub fn new(connection: Arc<Connection>, table: &str, stream: &str) -> DynamoTable {
+    pub fn new(connection: Connection<Client>, table: &str, stream: &str) -> DynamoTable {
         let (table, stream) = (table.to_owned(), stream.to_owned());
-        DynamoTable { inner: Arc::new(Inner { connection, client: OnceCell::new(), table, stream }) }
+        DynamoTable { inner: Arc::new(Inner { connection, table, stream }) }
     }
 }
 
 impl Inner {
     async fn client(&self) -> Result<&Client, Trouble> {
-        let client = async || Ok(Client::new(self.connection.config().await?));
-        self.client.get_or_try_init(client).await.map_err(Trouble::Stop)
+        self.connection.client().await.map_err(Trouble::Stop)
     }
 
     fn what(&self, call: &str) -> String {
@@ -365,8 +362,8 @@ mod tests {
     #[test]
     fn p2_a_lease_is_read_as_it_was_written() {
         let connection =
-            Connection::new(crate::aws::Access::default(), std::path::Path::new(""), Default::default());
-        let table = DynamoTable::new(Arc::new(connection), "leases", "orders");
+            || Connection::new(crate::aws::Access::default(), std::path::Path::new(""), Client::new);
+        let table = DynamoTable::new(connection(), "leases", "orders");
         let record =
             Checkpoint::Record { sequence_number: "9".repeat(56), subsequence_number: 3, record: 41 };
         let all = [
@@ -388,7 +385,7 @@ mod tests {
             };
             assert_eq!(table.inner.lease(&table.inner.item(&lease)).unwrap(), lease);
         }
-        let other = DynamoTable::new(Arc::clone(&table.inner.connection), "leases", "others");
+        let other = DynamoTable::new(connection(), "leases", "others");
         let lease = Item::from([
             (KEY.to_owned(), string("shardId-000000000002")),
             (CHECKPOINT.to_owned(), string(TRIM_HORIZON)),

@@ -9,16 +9,14 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::super::{
-    CommitKind, Committer, Read, ReadBatch, ReadLimit, Reader, RejectedRow, SettledAs, SettledRow,
-};
+use super::super::rows::Rows;
+use super::super::{CommitKind, Committer, Read, ReadBatch, ReadLimit, Reader, SettledAs, SettledRow};
 use super::body::Content;
 use super::custody::Taken;
-use super::position_of;
 use super::work::Work;
-use crate::codecs::{DecodeError, Decoder, FrameMeta, Framing};
-use crate::config::units::ByteSize;
-use crate::message::{BatchBuilder, HeaderSpan, Span};
+use crate::aws::queue::position_of;
+use crate::codecs::{Decoder, FrameMeta, Framing};
+use crate::message::{HeaderSpan, Span};
 
 /// How long receives on their way are waited for at a stop. What comes by one that is cut off stays hidden
 /// until its visibility timeout is over.
@@ -80,23 +78,22 @@ impl SqsReader {
     }
 
     fn batch(&mut self, taken: Vec<Taken>) -> ReadBatch {
-        let mut filling = Filling { builder: BatchBuilder::new(), rejected: Vec::new() };
+        let mut rows = Rows::default();
         for message in taken {
-            let rows = filling.builder.len();
-            self.add(&mut filling, &message);
-            match filling.builder.len() - rows {
+            let before = rows.builder.len();
+            self.add(&mut rows, &message);
+            match rows.builder.len() - before {
                 1 => {}
-                rows => self.work.custody.set_rows(message.number, rows),
+                count => self.work.custody.set_rows(message.number, count),
             }
         }
-        let Filling { builder, rejected } = filling;
-        ReadBatch { batch: builder.finish(), rejected, replays: Vec::new() }
+        rows.finish()
     }
 
-    fn add(&mut self, filling: &mut Filling, message: &Taken) {
+    fn add(&mut self, rows: &mut Rows, message: &Taken) {
         let Taken { number, id, content } = message;
         let Content { payload, refused, key, headers, sent_at_ms } = &**content;
-        let builder = &mut filling.builder;
+        let builder = &mut rows.builder;
         let key_span = key.as_ref().map_or(Span::ABSENT, |key| builder.copy(key.as_bytes()));
         let headers: Vec<HeaderSpan> = (headers.iter())
             .map(|(name, value)| HeaderSpan {
@@ -104,48 +101,23 @@ impl SqsReader {
                 value: builder.copy(value),
             })
             .collect();
-        let position = position_of(&self.work.queue, key.as_deref(), *number);
+        let position = position_of(self.work.queue.name(), key.as_deref(), *number);
         let meta = FrameMeta { key: key_span, headers: &headers, timestamp_ms: *sent_at_ms, position };
-        if let Some((code, reason)) = refused {
-            filling.reject(payload, &meta, code, reason.clone());
-            return;
-        }
         let failures = self.work.failed.of(id);
-        if failures >= self.work.settings.max_failures {
-            let most = self.work.settings.max_failures;
-            let reason = format!("it failed in {failures} deliveries, and `max_failures` is {most}");
-            filling.reject(payload, &meta, "max-failures", reason);
-            return;
+        let most = self.work.settings.max_failures;
+        let refused = refused.clone().or_else(|| {
+            let reason = || format!("it failed in {failures} deliveries, and `max_failures` is {most}");
+            (failures >= most).then(|| ("max-failures", reason()))
+        });
+        if let Some((code, reason)) = refused {
+            let payload = rows.builder.copy(payload);
+            rows.reject(payload, &meta, code, reason);
+        } else if !rows.reject_too_large(payload, &meta, self.max_message_bytes) {
+            // The end of a message is the end of a line too.
+            let bytes = self.framing.trim(payload);
+            let frame = rows.builder.copy(bytes);
+            rows.decode(&mut *self.decoder, bytes, frame, &meta);
         }
-        if payload.len() > self.max_message_bytes {
-            let (limit, size) = (ByteSize(self.max_message_bytes as u64), payload.len());
-            let reason = format!("{size} bytes are more than `max_message_bytes` ({limit})");
-            filling.reject(&payload[..self.max_message_bytes], &meta, "too-large", reason);
-            return;
-        }
-        // The end of a message is the end of a line too.
-        let bytes = self.framing.trim(payload);
-        let frame = filling.builder.copy(bytes);
-        if let Err(DecodeError(reason)) = self.decoder.decode(bytes, frame, &meta, &mut filling.builder) {
-            filling.reject_span(frame, &meta, "decode-error", reason);
-        }
-    }
-}
-
-struct Filling {
-    builder: BatchBuilder,
-    rejected: Vec<RejectedRow>,
-}
-
-impl Filling {
-    fn reject(&mut self, bytes: &[u8], meta: &FrameMeta<'_>, code: &'static str, reason: String) {
-        let span = self.builder.copy(bytes);
-        self.reject_span(span, meta, code, reason);
-    }
-
-    fn reject_span(&mut self, span: Span, meta: &FrameMeta<'_>, code: &'static str, reason: String) {
-        let row = self.builder.push(span, meta.key, meta.headers, meta.timestamp_ms, meta.position);
-        self.rejected.push(RejectedRow { row, code, reason });
     }
 }
 

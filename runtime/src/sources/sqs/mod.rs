@@ -22,9 +22,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::Context;
+use aws_sdk_sqs::Client;
 use schemars::JsonSchema;
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use self::custody::{BATCH, Custody, Limits, MESSAGE_BYTES};
@@ -228,7 +228,7 @@ impl SourceConfig for SqsSource {
 
     fn ask<'a>(&'a self, base: &'a Path) -> Asked<'a> {
         Box::pin(async move {
-            let connection = Connection::new(self.aws.clone(), base, Duration::ZERO);
+            let connection = Connection::new(self.aws.clone(), base, Client::new);
             let queue = Queue::new(&self.queue, connection);
             match queue.attributes().await {
                 Ok(attributes) => Ok(attributes.warnings(&queue, self.max_failures)),
@@ -256,7 +256,8 @@ impl SourceConfig for SqsSource {
         );
         let reserved = limits.bytes + opener.reserved();
         let wait = self.wait_time.0;
-        let queue = Queue::new(&self.queue, Connection::new(self.aws, &context.base, wait));
+        let connection = Connection::new(self.aws, &context.base, Client::new).that_waits(wait);
+        let queue = Queue::new(&self.queue, connection);
         let name = format!("sqs:{}", queue.name());
         let gauges = Gauges::new(&context.metrics, &context.pipeline, queue.name());
         let work = Arc::new(Work {
@@ -299,24 +300,6 @@ impl SourceConfig for SqsSource {
             }),
         })
     }
-}
-
-/// What positions know a message by: the same whenever it is received. 63 bits of a hash of its id.
-fn number_of(id: &str) -> u64 {
-    let hash = Sha256::digest(id.as_bytes());
-    let (first, _) = hash.split_first_chunk::<8>().expect("a hash of 32 bytes");
-    u64::from_be_bytes(*first) >> 1
-}
-
-/// The partition is the queue, or a group of a FIFO queue. Its offsets say nothing of the order.
-fn position_of(queue: &Queue, group: Option<&str>, number: u64) -> Position {
-    let mut partition = crc32fast::Hasher::new();
-    partition.update(queue.name().as_bytes());
-    if queue.is_fifo() {
-        partition.update(b"\0");
-        partition.update(group.unwrap_or_default().as_bytes());
-    }
-    Position { partition: partition.finalize(), offset: number, record: 0 }
 }
 
 #[cfg(test)]

@@ -82,8 +82,8 @@ impl Attributes {
 pub struct Queue {
     /// A name, or a url.
     given: String,
-    connection: Connection,
-    found: OnceCell<(Client, String)>,
+    connection: Connection<Client>,
+    url: OnceCell<String>,
 }
 
 /// What a receive asks for.
@@ -97,8 +97,8 @@ pub struct Receive<'a> {
 }
 
 impl Queue {
-    pub fn new(given: &str, connection: Connection) -> Queue {
-        Queue { given: given.to_owned(), connection, found: OnceCell::new() }
+    pub fn new(given: &str, connection: Connection<Client>) -> Queue {
+        Queue { given: given.to_owned(), connection, url: OnceCell::new() }
     }
 
     pub fn name(&self) -> &str {
@@ -111,13 +111,8 @@ impl Queue {
 
     /// A client, and the queue's url.
     async fn found(&self) -> Result<(&Client, &str), Trouble> {
-        let find = || async {
-            let config = self.connection.config().await.map_err(Trouble::Setup)?;
-            let client = Client::new(config);
-            let url = queue::url(&client, &self.given).await?;
-            Ok::<_, Trouble>((client, url))
-        };
-        let (client, url) = self.found.get_or_try_init(find).await?;
+        let client = self.connection.client().await.map_err(Trouble::Setup)?;
+        let url = self.url.get_or_try_init(|| queue::url(client, &self.given)).await?;
         Ok((client, url))
     }
 

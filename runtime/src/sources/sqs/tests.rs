@@ -45,17 +45,3 @@ fn a_fifo_queue_has_an_order_and_a_standard_one_has_none() {
     assert!(!unordered("orders.fifo"));
     assert!(!unordered("https://sqs.eu-central-1.amazonaws.com/1/orders.fifo"));
 }
-
-#[test]
-fn a_position_is_the_same_whenever_a_message_is_received_and_groups_are_partitions() {
-    let queue = |name: &str| {
-        Queue::new(name, Connection::new(Access::default(), std::path::Path::new("."), Duration::ZERO))
-    };
-    let number = number_of("5fea7756-0ea4-451a-a703-a558b933e274");
-    assert_eq!(number, number_of("5fea7756-0ea4-451a-a703-a558b933e274"));
-    assert!(number < 1 << 63);
-    let partition = |name: &str, group| position_of(&queue(name), group, number).partition;
-    assert_eq!(partition("q", Some("a")), partition("q", Some("b")));
-    assert_ne!(partition("q.fifo", Some("a")), partition("q.fifo", Some("b")));
-    assert_ne!(partition("q.fifo", Some("a")), partition("r.fifo", Some("a")));
-}

@@ -1,11 +1,9 @@
-//! A queue of a test's own, a pipeline that reads it, and a server that takes what comes out.
+//! A pipeline that reads a queue, who runs it, and a server that takes what comes out.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use aws_sdk_sqs::Client;
-use aws_sdk_sqs::types::{Message, QueueAttributeName, SendMessageBatchRequestEntry};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
@@ -14,101 +12,11 @@ use axum::routing::post;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
-use crate::services::aws::{ENVIRONMENT, StandIn};
+use super::queues::Queue;
+use crate::services::aws::ENVIRONMENT;
 use crate::support::{Folder, Running, look, metric, millstream};
 
-pub struct Queue {
-    pub stand_in: &'static StandIn,
-    pub name: String,
-    pub url: String,
-    client: Client,
-    runtime: Runtime,
-}
-
 impl Queue {
-    pub fn standard(stand_in: &'static StandIn) -> Queue {
-        Queue::create(stand_in, "", &[])
-    }
-
-    pub fn fifo(stand_in: &'static StandIn) -> Queue {
-        let attributes = [
-            (QueueAttributeName::FifoQueue, "true"),
-            (QueueAttributeName::ContentBasedDeduplication, "false"),
-        ];
-        Queue::create(stand_in, ".fifo", &attributes)
-    }
-
-    pub fn create(
-        stand_in: &'static StandIn,
-        suffix: &str,
-        attributes: &[(QueueAttributeName, &str)],
-    ) -> Queue {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a runtime");
-        let client = Client::new(&stand_in.config());
-        let name = format!("q-{:016x}{suffix}", rand::random::<u64>());
-        let mut create = client.create_queue().queue_name(&name);
-        for (attribute, value) in attributes {
-            create = create.attributes(attribute.clone(), *value);
-        }
-        let created = runtime.block_on(create.send()).expect("a queue");
-        let url = created.queue_url.expect("its url");
-        Queue { stand_in, name, url, client, runtime }
-    }
-
-    pub fn is_fifo(&self) -> bool {
-        self.name.ends_with(".fifo")
-    }
-
-    /// Sends bodies, each with its group if the queue has such.
-    pub fn send<'a>(&self, messages: impl IntoIterator<Item = (&'a str, String)>) {
-        let messages: Vec<(&str, String)> = messages.into_iter().collect();
-        self.runtime.block_on(async {
-            for ten in messages.chunks(10) {
-                let mut request = self.client.send_message_batch().queue_url(&self.url);
-                for (index, (group, body)) in ten.iter().enumerate() {
-                    let mut entry =
-                        SendMessageBatchRequestEntry::builder().id(index.to_string()).message_body(body);
-                    if self.is_fifo() {
-                        let once = format!("{:032x}", rand::random::<u128>());
-                        entry = entry.message_group_id(*group).message_deduplication_id(once);
-                    }
-                    request = request.entries(entry.build().expect("an entry"));
-                }
-                let answer = request.send().await.expect("it takes messages");
-                assert!(answer.failed.is_empty(), "{:?}", answer.failed);
-            }
-        });
-    }
-
-    /// What can be received now; it stays hidden for the queue's visibility timeout.
-    pub fn receive(&self) -> Vec<Message> {
-        let request = self.client.receive_message().queue_url(&self.url).max_number_of_messages(10);
-        let request = request.message_system_attribute_names("All".into());
-        self.runtime.block_on(request.send()).expect("it answers").messages.unwrap_or_default()
-    }
-
-    /// Messages that can be received, and those in flight.
-    pub fn counts(&self) -> (u64, u64) {
-        let request = self.client.get_queue_attributes().queue_url(&self.url);
-        let answer = self.runtime.block_on(request.attribute_names(QueueAttributeName::All).send());
-        let attributes = answer.expect("it answers").attributes.expect("attributes");
-        let count = |name| attributes[&name].parse().expect("a number");
-        (
-            count(QueueAttributeName::ApproximateNumberOfMessages),
-            count(QueueAttributeName::ApproximateNumberOfMessagesNotVisible),
-        )
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.counts() == (0, 0)
-    }
-
-    pub fn delete(&self) {
-        let request = self.client.delete_queue().queue_url(&self.url);
-        self.runtime.block_on(request.send()).expect("it is deleted");
-    }
-
     /// A pipeline from this queue: keys of its source, its sink, keys and sections at its end.
     pub fn pipeline(&self, folder: &Folder, source: &str, sink: &str, more: &str) -> PathBuf {
         let (name, aws) = (&self.name, self.stand_in.toml());
