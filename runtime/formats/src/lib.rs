@@ -1,0 +1,22 @@
+//! Formats of messages, and the one data model between them.
+//!
+//! A format decodes into a [`Value`] and encodes from one; none knows of another. What becomes of a value on
+//! its way from any format to any other follows from the table of the model, `runtime/docs/formats.md`. What
+//! a format cannot say is an [`Error`] that names the field; nothing is changed silently.
+//!
+//! In reading order:
+//! - [`model`]: the values
+//! - [`error`]: what is wrong, and where in the value
+//! - [`wanted`]: a value made into what a schema wants, by the rules of the table
+//! - [`json`]: JSON, what plugins see by default
+
+pub mod error;
+pub mod json;
+pub mod model;
+pub mod wanted;
+
+pub use error::Error;
+pub use model::Value;
+
+/// How deep a value may be nested, in every format: decoders refuse more before they go there.
+pub const MAX_DEPTH: usize = 100;
