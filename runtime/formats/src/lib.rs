@@ -9,7 +9,9 @@
 //! - [`error`]: what is wrong, and where in the value
 //! - [`wanted`]: a value made into what a schema wants, by the rules of the table
 //! - [`json`]: JSON, what plugins see by default
+//! - [`avro`]: Avro, its single-object encoding and its container files
 
+pub mod avro;
 pub mod error;
 pub mod json;
 pub mod model;
@@ -20,3 +22,18 @@ pub use model::Value;
 
 /// How deep a value may be nested, in every format: decoders refuse more before they go there.
 pub const MAX_DEPTH: usize = 100;
+
+/// What becomes of a field that the schema of the target does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExtraFields {
+    /// An error that names it.
+    #[default]
+    Reject,
+    /// It is left out.
+    Drop,
+}
+
+/// The error of such a field.
+pub(crate) fn unknown_field(record: &str) -> Error {
+    Error::new(format!("{record} has no such field; `extra_fields = \"drop\"` leaves such fields out"))
+}

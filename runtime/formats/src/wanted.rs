@@ -227,17 +227,22 @@ pub fn bytes(value: &Value) -> Wanted<Vec<u8>> {
     }
 }
 
+/// A decimal of any scale.
+pub fn any_decimal(value: &Value) -> Wanted<Decimal> {
+    match value {
+        Value::Decimal(number) => Ok(number.clone()),
+        Value::Int(number) => Ok(Decimal { unscaled: (*number).into(), scale: 0 }),
+        Value::UInt(number) => Ok(Decimal { unscaled: (*number).into(), scale: 0 }),
+        Value::Double(number) if number.is_finite() => decimal(&number.to_string()),
+        Value::Float(number) if number.is_finite() => decimal(&number.to_string()),
+        Value::Text(text) => decimal(text),
+        other => Err(misfit(other, "a decimal")),
+    }
+}
+
 /// The unscaled number of a decimal of this scale and at most so many digits.
 pub fn decimal_of(value: &Value, scale: i32, precision: usize) -> Wanted<BigInt> {
-    let number = match value {
-        Value::Decimal(number) => number.clone(),
-        Value::Int(number) => Decimal { unscaled: (*number).into(), scale: 0 },
-        Value::UInt(number) => Decimal { unscaled: (*number).into(), scale: 0 },
-        Value::Double(number) if number.is_finite() => decimal(&number.to_string())?,
-        Value::Float(number) if number.is_finite() => decimal(&number.to_string())?,
-        Value::Text(text) => decimal(text)?,
-        other => return Err(misfit(other, "a decimal")),
-    };
+    let number = any_decimal(value)?;
     let unscaled = number.rescaled(scale).ok_or_else(|| {
         Error::new(format!("{number} has more digits behind the point than the schema's scale of {scale}"))
     })?;

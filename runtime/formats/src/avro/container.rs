@@ -1,0 +1,152 @@
+//! Object container files: a head with the schema, then blocks of values, each with a marker behind it.
+
+use apache_avro::types::Value as Avro;
+use apache_avro::{Codec, DeflateSettings};
+
+use super::input::Input;
+use super::{MAX_ALLOCATION_BYTES, Resolved, Schema};
+use crate::{Error, ExtraFields, Value};
+
+/// What such a file begins with: `Obj` and the version of the format.
+pub const MAGIC: [u8; 4] = *b"Obj\x01";
+
+const MARKER_BYTES: usize = 16;
+
+/// Values that one block may hold at most, since some take no bytes at all.
+const MAX_VALUES: u64 = 10_000_000;
+
+/// A file of which the head is known.
+pub struct Container {
+    schema: Schema,
+    resolved: Option<Resolved>,
+    codec: Codec,
+    marker: [u8; MARKER_BYTES],
+}
+
+impl Container {
+    /// From the head of a file, all of it; read by the schema of a reader, if there is one.
+    ///
+    /// # Errors
+    /// It is no head, its schema is none or does not go together with the reader's, or its values are
+    /// compressed in a way that is not known here.
+    pub fn open(head: &[u8], reader: Option<&Schema>) -> Result<Container, Error> {
+        let wrong = |what: String| Error::new(format!("no head of an Avro container file: {what}"));
+        let rest = head
+            .strip_prefix(&MAGIC)
+            .ok_or_else(|| wrong(format!("it begins with {}", super::hex(&head[..head.len().min(4)]))))?;
+        let (metadata, marker) = rest.split_last_chunk().ok_or_else(|| wrong("it ends too early".into()))?;
+        let metadata = Schema::parse(r#"{"type":"map","values":"bytes"}"#, &[])?.decode(metadata)?;
+        let Value::Map(metadata) = metadata else { return Err(wrong("it has no metadata".into())) };
+        let of = |name: &str| {
+            metadata.iter().find_map(|(key, value)| match (key, value) {
+                (Value::Text(key), Value::Bytes(value)) if key == name => Some(value.as_slice()),
+                _ => None,
+            })
+        };
+        let schema = of("avro.schema").ok_or_else(|| wrong("it has no schema".into()))?;
+        let schema = str::from_utf8(schema).map_err(|_| wrong("its schema is not UTF-8".into()))?;
+        let schema = Schema::parse(schema, &[])?;
+        let codec = match of("avro.codec").unwrap_or(b"null") {
+            b"null" | b"" => Codec::Null,
+            b"deflate" => Codec::Deflate(DeflateSettings::default()),
+            b"snappy" => Codec::Snappy,
+            other => {
+                let name = String::from_utf8_lossy(other);
+                return Err(wrong(format!("compressed by {name:?}; known are null, deflate and snappy")));
+            }
+        };
+        let resolved = reader.map(|reader| Resolved::new(schema.clone(), reader.clone())).transpose()?;
+        Ok(Container { schema, resolved, codec, marker: *marker })
+    }
+
+    /// The values of a block, which is given whole: count, size, values and marker. An error is one of the whole
+    /// block, since what comes behind a value that cannot be read cannot be found.
+    ///
+    /// # Errors
+    /// It is no block of this file.
+    pub fn block(&self, block: &[u8]) -> Result<Vec<Value>, Error> {
+        let wrong = |what: String| Error::new(format!("no block of this Avro container file: {what}"));
+        let mut rest = block;
+        let count = varint(&mut rest).ok_or_else(|| wrong("no count of values".into()))?;
+        let size = varint(&mut rest).ok_or_else(|| wrong("no size".into()))?;
+        let (data, marker) =
+            rest.split_last_chunk::<MARKER_BYTES>().ok_or_else(|| wrong("it ends too early".into()))?;
+        if u64::try_from(data.len()) != Ok(size) {
+            return Err(wrong(format!("{} bytes where it says {size}", data.len())));
+        }
+        if *marker != self.marker {
+            return Err(wrong("the marker behind it is not that of the file".into()));
+        }
+        if count > MAX_VALUES {
+            return Err(wrong(format!("it says that it holds {count} values, more than {MAX_VALUES}")));
+        }
+        let mut data = data.to_vec();
+        self.codec.decompress(&mut data).map_err(|error| {
+            wrong(format!("it cannot be unpacked into at most {MAX_ALLOCATION_BYTES} bytes: {error}"))
+        })?;
+        let mut input = Input::new(&data);
+        let mut values = Vec::new();
+        for at in 0..count {
+            let value = match &self.resolved {
+                Some(resolved) => resolved.decode_next(&mut input),
+                None => self.schema.decode_next(&mut input),
+            };
+            values.push(value.map_err(|error| error.at(at))?);
+        }
+        input.at_end()?;
+        Ok(values)
+    }
+}
+
+/// A number as Avro writes it, zigzag in groups of seven bits; none below zero.
+fn varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut number = 0u64;
+    for shift in (0..63).step_by(7) {
+        let (&byte, rest) = bytes.split_first()?;
+        *bytes = rest;
+        number |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return (number & 1 == 0).then_some(number >> 1);
+        }
+    }
+    None
+}
+
+/// The marker of files that are written here: the same for the same schema, so that a file can be gone on with.
+fn marker(schema: &Schema) -> [u8; MARKER_BYTES] {
+    let mut marker = *b"\0\0\0\0\0\0\0\0mstream\0";
+    marker[..8].copy_from_slice(&schema.fingerprint());
+    marker
+}
+
+/// The head of a file of this schema, whose blocks are not compressed.
+pub fn head(schema: &Schema) -> Vec<u8> {
+    let entry = |key: &str, value: &str| (key.to_owned(), Avro::Bytes(value.as_bytes().to_vec()));
+    let metadata = [entry("avro.schema", &schema.to_json()), entry("avro.codec", "null")];
+    let map = apache_avro::Schema::map(apache_avro::Schema::Bytes).build();
+    let metadata = apache_avro::writer::datum::GenericDatumWriter::builder(&map)
+        .build()
+        .and_then(|writer| writer.write_value_to_vec(Avro::Map(metadata.into())))
+        .expect("a map of bytes is of its schema");
+    [&MAGIC[..], &metadata, &marker(schema)].concat()
+}
+
+/// Appends a block with one value, so that each value that was written is there whatever comes after.
+///
+/// # Errors
+/// As [`Schema::encode`].
+pub fn block(schema: &Schema, value: &Value, extra: ExtraFields, out: &mut Vec<u8>) -> Result<(), Error> {
+    let mut data = Vec::new();
+    schema.encode(value, extra, &mut data)?;
+    // One value: the count 1, zigzag.
+    out.push(2);
+    let mut size = (data.len() as u64) << 1;
+    while size >= 0x80 {
+        out.push(size as u8 | 0x80);
+        size >>= 7;
+    }
+    out.push(size as u8);
+    out.extend_from_slice(&data);
+    out.extend_from_slice(&marker(schema));
+    Ok(())
+}

@@ -1,0 +1,450 @@
+use super::*;
+use crate::{json, wanted};
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+fn schema(json: &Json) -> Schema {
+    Schema::parse(&json.to_string(), &[]).unwrap()
+}
+
+fn refused(json: &Json) -> String {
+    Schema::parse(&json.to_string(), &[]).err().expect("it is refused").to_string()
+}
+
+/// JSON in, through Avro, JSON out.
+fn through(schema: &Schema, json: &Json) -> Result<Json, Error> {
+    let value = json::decode(json.to_string().as_bytes())?;
+    let mut bytes = Vec::new();
+    schema.encode(&value, ExtraFields::Reject, &mut bytes)?;
+    Ok(as_json(&schema.decode(&bytes)?))
+}
+
+fn as_json(value: &Value) -> Json {
+    let mut text = Vec::new();
+    json::encode(value, &mut text).unwrap();
+    serde_json::from_slice(&text).unwrap()
+}
+
+fn record(fields: Json) -> Json {
+    json!({ "type": "record", "name": "r", "namespace": "n", "fields": fields })
+}
+
+fn everything() -> Json {
+    let logical = |kind: &str, logical: &str| json!({ "type": kind, "logicalType": logical });
+    record(json!([
+        { "name": "null", "type": "null" },
+        { "name": "boolean", "type": "boolean" },
+        { "name": "int", "type": "int" },
+        { "name": "long", "type": "long" },
+        { "name": "float", "type": "float" },
+        { "name": "double", "type": "double" },
+        { "name": "bytes", "type": "bytes" },
+        { "name": "string", "type": "string" },
+        { "name": "fixed", "type": { "type": "fixed", "name": "f", "size": 2 } },
+        { "name": "enum", "type": { "type": "enum", "name": "e", "symbols": ["A", "B"] } },
+        { "name": "array", "type": { "type": "array", "items": "int" } },
+        { "name": "map", "type": { "type": "map", "values": "double" } },
+        { "name": "plain_union", "type": ["null", "string", "long"] },
+        { "name": "tagged_union", "type": ["null", "string", "bytes", "n.e"] },
+        { "name": "decimal", "type": { "type": "bytes", "logicalType": "decimal", "precision": 20, "scale": 2 } },
+        { "name": "fixed_decimal", "type": { "type": "fixed", "name": "d", "size": 9, "logicalType": "decimal", "precision": 20, "scale": 3 } },
+        { "name": "uuid", "type": logical("string", "uuid") },
+        { "name": "date", "type": logical("int", "date") },
+        { "name": "time_millis", "type": logical("int", "time-millis") },
+        { "name": "time_micros", "type": logical("long", "time-micros") },
+        { "name": "timestamp_millis", "type": logical("long", "timestamp-millis") },
+        { "name": "timestamp_micros", "type": logical("long", "timestamp-micros") },
+        { "name": "timestamp_nanos", "type": logical("long", "timestamp-nanos") },
+        { "name": "local", "type": logical("long", "local-timestamp-micros") },
+        { "name": "duration", "type": { "type": "fixed", "name": "i", "size": 12, "logicalType": "duration" } },
+        { "name": "inner", "type": ["null", "n.r"] },
+    ]))
+}
+
+fn a_value_of_everything() -> Json {
+    json!({
+        "null": null, "boolean": true, "int": -1, "long": 9_007_199_254_740_993_i64, "float": 0.1, "double": 1e300,
+        "bytes": "//8=", "string": "é", "fixed": "AAE=", "enum": "B", "array": [1, 2], "map": { "a": 1.5 },
+        "plain_union": 5, "tagged_union": { "bytes": "AA==" }, "decimal": "-12.30", "fixed_decimal": "12345678901234567.890",
+        "uuid": "0af76519-16cd-43dd-8448-eb211c80319c", "date": "2026-01-31", "time_millis": "01:02:03.004",
+        "time_micros": "01:02:03.000004", "timestamp_millis": "2026-01-31T00:00:00.001Z",
+        "timestamp_micros": "1960-01-31T00:00:00.000001Z", "timestamp_nanos": "2026-01-31T00:00:00.000000001Z",
+        "local": "2026-01-31T00:00:00.000001", "duration": "P1M2DT3.004S", "inner": null,
+    })
+}
+
+#[test]
+fn every_type_goes_through_and_back() {
+    let schema = schema(&everything());
+    let value = a_value_of_everything();
+    assert_eq!(through(&schema, &value).unwrap(), value);
+    let mut outer = value.clone();
+    outer["inner"] = value;
+    assert_eq!(through(&schema, &outer).unwrap(), outer);
+}
+
+#[test]
+fn what_does_not_fit_is_an_error_that_names_the_field() {
+    let schema = schema(&everything());
+    let with = |name: &str, value: Json| {
+        let mut json = a_value_of_everything();
+        json[name] = value;
+        through(&schema, &json).unwrap_err().to_string()
+    };
+    for (name, value, error) in [
+        ("int", json!(3_000_000_000_u64), "/int: 3000000000 where an int is wanted"),
+        ("int", json!("x"), "/int: \"x\" where an int is wanted"),
+        ("long", json!(u64::MAX), "/long: 18446744073709551615 where a long is wanted"),
+        (
+            "double",
+            json!(9_007_199_254_740_993_i64),
+            "/double: 9007199254740993 has more digits than a double holds",
+        ),
+        ("float", json!(0.123456789), "/float: 0.123456789 has more digits than a float"),
+        ("bytes", json!("*"), "/bytes: a text where bytes are wanted must be base64"),
+        ("fixed", json!("AA=="), "/fixed: 1 bytes where 2 are wanted"),
+        ("enum", json!("C"), "/enum: \"C\" is no symbol of n.e; those are [\"A\", \"B\"]"),
+        ("array", json!([1, "x"]), "/array/1: \"x\" where an int is wanted"),
+        ("map", json!({ "k": true }), "/map/k: a boolean where a double is wanted"),
+        (
+            "plain_union",
+            json!(true),
+            "/plain_union: a boolean fits no branch of the union: null, string, long",
+        ),
+        ("tagged_union", json!({ "x": 1 }), "/tagged_union: a record fits no branch"),
+        (
+            "decimal",
+            json!("1.234"),
+            "/decimal: 1.234 has more digits behind the point than the schema's scale of 2",
+        ),
+        (
+            "timestamp_millis",
+            json!("2026-01-31T00:00:00.0001Z"),
+            "/timestamp_millis: 2026-01-31T00:00:00.000100000Z is more precise",
+        ),
+        ("local", json!("2026-01-31T00:00:00Z"), "/local: \"2026-01-31T00:00:00Z\" has a zone"),
+        ("extra", json!(1), "/extra: n.r has no such field; `extra_fields = \"drop\"`"),
+    ] {
+        let found = with(name, value);
+        assert!(found.starts_with(error), "{found}");
+    }
+    let mut missing = a_value_of_everything();
+    missing.as_object_mut().unwrap().remove("int");
+    let error = through(&schema, &missing).unwrap_err().to_string();
+    assert_eq!(error, "/int: missing: a field of n.r without a default");
+}
+
+#[test]
+fn a_union_says_its_branch_where_json_would_not() {
+    let union = schema(&json!(["null", "string", "bytes", "int", "double"]));
+    for (json, back) in [
+        (json!({ "string": "x" }), json!({ "string": "x" })),
+        (json!({ "double": 1.5 }), json!({ "double": 1.5 })),
+        (json!({ "int": 1 }), json!({ "int": 1 })),
+        (json!(null), json!(null)),
+        // Of their own types.
+        (json!("plain"), json!({ "string": "plain" })),
+        (json!(1), json!({ "int": 1 })),
+    ] {
+        assert_eq!(through(&union, &json).unwrap(), back);
+    }
+    let records = json!(["null",
+        { "type": "record", "name": "a", "fields": [{ "name": "x", "type": "int" }] },
+        { "type": "record", "name": "b", "fields": [{ "name": "x", "type": "int" }] }]);
+    let error = through(&schema(&records), &json!({ "x": 1 })).unwrap_err().to_string();
+    assert_eq!(error, "fits several branches of the union (a, b); say which: {\"a\": ...}");
+    assert_eq!(through(&schema(&records), &json!({ "b": { "x": 1 } })).unwrap(), json!({ "b": { "x": 1 } }));
+}
+
+#[test]
+fn floats_that_are_no_numbers_are_kept() {
+    let double = schema(&json!("double"));
+    for text in ["NaN", "Infinity", "-Infinity"] {
+        assert_eq!(through(&double, &json!(text)).unwrap(), json!(text));
+    }
+    let union = schema(&json!(["string", "double"]));
+    assert_eq!(through(&union, &json!({ "double": "NaN" })).unwrap(), json!({ "double": "NaN" }));
+}
+
+#[test]
+fn missing_fields_have_their_defaults() {
+    let with_defaults = schema(&record(json!([
+        { "name": "n", "type": "long", "default": 7 },
+        { "name": "b", "type": "bytes", "default": "\u{ff}" },
+        { "name": "u", "type": ["null", "string"], "default": null },
+        { "name": "l", "type": { "type": "array", "items": "int" }, "default": [1] },
+        { "name": "inner", "type": { "type": "record", "name": "i", "fields": [
+            { "name": "x", "type": "int", "default": 5 }] }, "default": {} },
+    ])));
+    let expected = json!({ "n": 7, "b": "/w==", "u": null, "l": [1], "inner": { "x": 5 } });
+    assert_eq!(through(&with_defaults, &json!({})).unwrap(), expected);
+    let wrong = refused(&record(json!([{ "name": "n", "type": "int", "default": 3_000_000_000_u64 }])));
+    assert!(wrong.contains("default"), "{wrong}");
+}
+
+#[test]
+fn a_schema_may_refer_to_others() {
+    let address =
+        json!({ "type": "record", "name": "shop.Address", "fields": [{ "name": "city", "type": "string" }] });
+    let order = json!({ "type": "record", "name": "shop.Order", "fields": [{ "name": "to", "type": "shop.Address" }] });
+    let schema = Schema::parse(&order.to_string(), &[&address.to_string()]).unwrap();
+    assert_eq!(
+        through(&schema, &json!({ "to": { "city": "Ulm" } })).unwrap(),
+        json!({ "to": { "city": "Ulm" } })
+    );
+    assert_eq!(schema.name().as_deref(), Some("shop.Order"));
+    assert!(refused(&order).contains("Address"), "{}", refused(&order));
+}
+
+#[test]
+fn a_schema_without_values_is_refused() {
+    let endless = record(json!([{ "name": "r", "type": "n.r" }]));
+    assert_eq!(refused(&endless), "the record n.r contains itself without end");
+    assert!(refused(&json!({ "type": "rekord" })).starts_with("no Avro schema"));
+}
+
+#[test]
+fn hostile_bytes_are_refused_in_bounded_memory_and_stack() {
+    let list = schema(&record(json!([{ "name": "next", "type": ["null", "n.r"] }])));
+    let deep = list.decode(&vec![2; 1 << 20]).unwrap_err().to_string();
+    assert_eq!(deep, "nested far deeper than 100 levels");
+    let mut value = Value::Null;
+    for _ in 0..200 {
+        value = Value::Record(vec![("next".into(), value)]);
+    }
+    let error = list.encode(&value, ExtraFields::Reject, &mut Vec::new()).unwrap_err();
+    assert!(error.what().contains("deeper than 100"), "{error}");
+
+    // 2^40 bytes, 2^40 nulls.
+    let huge = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
+    assert!(schema(&json!("bytes")).decode(&huge).unwrap_err().what().contains("allocate"));
+    let nulls = schema(&json!({ "type": "array", "items": "null" }));
+    assert!(nulls.decode(&huge).unwrap_err().what().contains("allocate"));
+}
+
+#[test]
+fn truncated_and_longer_bytes_are_refused() {
+    let schema = schema(&everything());
+    let value = json::decode(a_value_of_everything().to_string().as_bytes()).unwrap();
+    let mut bytes = Vec::new();
+    schema.encode(&value, ExtraFields::Reject, &mut bytes).unwrap();
+    for end in 0..bytes.len() {
+        assert!(schema.decode(&bytes[..end]).is_err(), "{end} of {} bytes", bytes.len());
+    }
+    bytes.push(0);
+    assert_eq!(
+        schema.decode(&bytes).unwrap_err().what(),
+        "not Avro of this schema: 1 bytes behind the value"
+    );
+}
+
+#[test]
+fn the_single_object_encoding_names_its_schema() {
+    let schema = schema(&json!({ "type": "record", "name": "test", "fields": [
+        { "name": "a", "type": "long", "default": 42 }, { "name": "b", "type": "string" }] }));
+    let mut bytes = Vec::new();
+    let value = json::decode(br#"{"a":1,"b":"x"}"#).unwrap();
+    schema.encode_single(&value, ExtraFields::Reject, &mut bytes).unwrap();
+    // The fingerprint that Avro's specification gives by its algorithm for this schema.
+    assert_eq!(bytes[..10], [0xc3, 0x01, 232, 198, 194, 12, 97, 95, 44, 71]);
+    let (fingerprint, rest) = single(&bytes).unwrap();
+    assert_eq!((fingerprint, schema.decode(rest).unwrap()), (schema.fingerprint(), value));
+    assert!(single(b"{}").unwrap_err().what().ends_with("found 7b 7d"));
+}
+
+fn resolved(writer: Json, reader: Json, value: Json) -> Result<Json, String> {
+    let (writer, reader) = (schema(&writer), schema(&reader));
+    let mut bytes = Vec::new();
+    let value = json::decode(value.to_string().as_bytes()).unwrap();
+    writer.encode(&value, ExtraFields::Reject, &mut bytes).unwrap();
+    let resolved = Resolved::new(writer, reader).map_err(|error| error.to_string())?;
+    resolved.decode(&bytes).map(|value| as_json(&value)).map_err(|error| error.to_string())
+}
+
+#[test]
+fn a_reader_has_its_own_fields_defaults_aliases_and_promotions() {
+    let old = record(json!([
+        { "name": "id", "type": "int" },
+        { "name": "gone", "type": "string" },
+        { "name": "nombre", "type": "string" },
+        { "name": "state", "type": { "type": "enum", "name": "s", "symbols": ["NEW", "ODD"] } },
+        { "name": "amount", "type": "float" },
+    ]));
+    let new = record(json!([
+        { "name": "id", "type": "long" },
+        { "name": "name", "type": "string", "aliases": ["nombre"] },
+        { "name": "state", "type": { "type": "enum", "name": "s", "symbols": ["UNKNOWN", "NEW"], "default": "UNKNOWN" } },
+        { "name": "amount", "type": ["null", "double"] },
+        { "name": "added", "type": ["null", "string"], "default": null },
+    ]));
+    let value = json!({ "id": 7, "gone": "x", "nombre": "n", "state": "ODD", "amount": 1.5 });
+    let expected = json!({ "id": 7, "name": "n", "state": "UNKNOWN", "amount": 1.5, "added": null });
+    assert_eq!(resolved(old, new, value).unwrap(), expected);
+}
+
+#[test]
+fn what_cannot_be_resolved_is_told() {
+    let one = |kind: Json| record(json!([{ "name": "f", "type": kind }]));
+    let error =
+        |from: Json, to: Json, value: Json| resolved(one(from), one(to), json!({ "f": value })).unwrap_err();
+    assert_eq!(error(json!("long"), json!("int"), json!(1)), "/f: Long cannot be read as Int");
+    assert_eq!(
+        error(json!("long"), json!("double"), json!(9_007_199_254_740_993_i64)),
+        "/f: 9007199254740993 has more digits than a double holds"
+    );
+    let millis = json!({ "type": "long", "logicalType": "timestamp-millis" });
+    let micros = json!({ "type": "long", "logicalType": "timestamp-micros" });
+    assert!(error(millis.clone(), micros, json!(1)).contains("cannot be read as"));
+    assert_eq!(resolved(one(millis), one(json!("long")), json!({ "f": 5 })).unwrap(), json!({ "f": 5 }));
+    assert_eq!(error(json!(["int", "string"]), json!("int"), json!("x")), "/f: String cannot be read as Int");
+    let added = record(json!([{ "name": "f", "type": "int" }, { "name": "new", "type": "int" }]));
+    assert_eq!(
+        resolved(one(json!("int")), added, json!({ "f": 1 })).unwrap_err(),
+        "/new: the writer's n.r has no such field, and it has no default"
+    );
+}
+
+fn file(schema: &Schema, values: &[Json]) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let blocks = values.iter().map(|json| {
+        let mut out = Vec::new();
+        let value = json::decode(json.to_string().as_bytes()).unwrap();
+        block(schema, &value, ExtraFields::Reject, &mut out).unwrap();
+        out
+    });
+    (head(schema), blocks.collect())
+}
+
+#[test]
+fn container_files_are_read_by_us_and_by_the_crate() {
+    let schema = schema(&everything());
+    let (head, blocks) = file(&schema, &[a_value_of_everything(), a_value_of_everything()]);
+    let container = Container::open(&head, None).unwrap();
+    let read = container.block(&blocks[0]).unwrap();
+    assert_eq!(read.iter().map(as_json).collect::<Vec<_>>(), [a_value_of_everything()]);
+    let whole = [head.clone(), blocks.concat()].concat();
+    assert_eq!(apache_avro::Reader::new(&whole[..]).unwrap().map(Result::unwrap).count(), 2);
+
+    let mut broken = blocks[0].clone();
+    *broken.last_mut().unwrap() ^= 1;
+    assert!(container.block(&broken).unwrap_err().what().contains("marker"));
+    assert!(container.block(&blocks[0][..20]).is_err());
+    assert!(Container::open(b"Obj\x02", None).is_err());
+    assert!(Container::open(&head[..head.len() - 20], None).is_err());
+}
+
+#[test]
+fn compressed_blocks_are_unpacked_within_bounds() {
+    let text = schema(&json!("string"));
+    for codec in
+        [apache_avro::Codec::Deflate(apache_avro::DeflateSettings::default()), apache_avro::Codec::Snappy]
+    {
+        let parsed = apache_avro::Schema::String;
+        let mut writer = apache_avro::Writer::with_codec(&parsed, Vec::new(), codec).unwrap();
+        for text in ["a", "b", "c"] {
+            writer.append_value(text).unwrap();
+        }
+        let bytes = writer.into_inner().unwrap();
+        let (head, blocks) = split(&bytes);
+        let values = Container::open(head, Some(&text)).unwrap().block(blocks).unwrap();
+        assert_eq!(values, ["a".into(), "b".into(), "c".into()] as [Value; 3]);
+        let mut bomb = apache_avro::Writer::with_codec(&parsed, Vec::new(), codec).unwrap();
+        bomb.append_value("x".repeat(MAX_ALLOCATION_BYTES)).unwrap();
+        let bytes = bomb.into_inner().unwrap();
+        let (head, blocks) = split(&bytes);
+        let error = Container::open(head, None).unwrap().block(blocks).unwrap_err();
+        assert!(error.what().contains("at most 67108864 bytes"), "{error}");
+    }
+}
+
+/// The head of a file, and all behind it.
+fn split(file: &[u8]) -> (&[u8], &[u8]) {
+    let marker = &file[file.len() - 16..];
+    let end = file.windows(16).position(|window| window == marker).unwrap() + 16;
+    file.split_at(end)
+}
+
+/// A schema, and values of it as JSON.
+#[derive(Debug, Clone)]
+struct Case {
+    schema: Json,
+    value: Value,
+}
+
+fn case(depth: u32) -> BoxedStrategy<Case> {
+    let of = |schema: Json, value: Value| Case { schema, value };
+    let leaf = prop_oneof![
+        any::<bool>().prop_map(move |flag| of(json!("boolean"), Value::Bool(flag))),
+        any::<i32>().prop_map(move |number| of(json!("int"), Value::Int(number.into()))),
+        any::<i64>().prop_map(move |number| of(json!("long"), Value::Int(number))),
+        any::<f32>()
+            .prop_filter("comparable", |n| !n.is_nan())
+            .prop_map(move |n| of(json!("float"), Value::Float(n))),
+        any::<f64>()
+            .prop_filter("comparable", |n| !n.is_nan())
+            .prop_map(move |n| of(json!("double"), Value::Double(n))),
+        any::<Vec<u8>>().prop_map(move |bytes| of(json!("bytes"), Value::Bytes(bytes))),
+        ".{0,12}".prop_map(move |text| of(json!("string"), Value::Text(text))),
+        (any::<i64>(), 1i32..18).prop_map(move |(unscaled, scale)| of(
+            json!({ "type": "bytes", "logicalType": "decimal", "precision": 20, "scale": scale }),
+            Value::Decimal(crate::model::Decimal { unscaled: unscaled.into(), scale }),
+        )),
+        (-60_000_000_000_000i64..250_000_000_000_000).prop_map(move |count| of(
+            json!({ "type": "long", "logicalType": "timestamp-millis" }),
+            Value::Timestamp(crate::model::Timestamp::from_count(count, crate::model::Unit::Millis, false)),
+        )),
+        any::<[u8; 16]>()
+            .prop_map(move |id| of(json!({ "type": "string", "logicalType": "uuid" }), Value::Uuid(id),)),
+    ];
+    leaf.prop_recursive(depth, 24, 4, move |inner| {
+        prop_oneof![
+            (inner.clone(), 0usize..4).prop_map(move |(item, count)| of(
+                json!({ "type": "array", "items": item.schema }),
+                Value::List(vec![item.value; count]),
+            )),
+            inner.clone().prop_map(move |item| of(
+                json!({ "type": "map", "values": item.schema }),
+                Value::Map(vec![("k".into(), item.value)]),
+            )),
+            (inner.clone(), any::<bool>()).prop_map(move |(item, null)| of(
+                json!(["null", item.schema]),
+                if null { Value::Null } else { item.value },
+            )).prop_filter("no union in a union", |case| !case.schema[1].is_array()),
+            (proptest::collection::vec(inner, 0..4), any::<u64>()).prop_map(move |(fields, id)| of(
+                json!({ "type": "record", "name": format!("r{id}"), "fields": fields.iter().enumerate()
+                    .map(|(at, field)| json!({ "name": format!("f{at}"), "type": field.schema })).collect::<Vec<_>>() }),
+                Value::Record(fields.into_iter().enumerate().map(|(at, field)| (format!("f{at}"), field.value)).collect()),
+            )),
+        ]
+    })
+    .boxed()
+}
+
+proptest! {
+    #[test]
+    fn generated_values_go_through_avro_and_json(case in case(4)) {
+        // A record that is generated once and used twice would be defined twice.
+        let Ok(schema) = Schema::parse(&case.schema.to_string(), &[]) else { return Ok(()) };
+        let mut bytes = Vec::new();
+        schema.encode(&case.value, ExtraFields::Reject, &mut bytes).unwrap();
+        let read = schema.decode(&bytes).unwrap();
+        prop_assert_eq!(&read, &case.value);
+        let itself = Resolved::new(schema.clone(), schema.clone()).unwrap().decode(&bytes).unwrap();
+        prop_assert_eq!(&itself, &case.value);
+        let mut text = Vec::new();
+        json::encode(&read, &mut text).unwrap();
+        let mut again = Vec::new();
+        schema.encode(&json::decode(&text).unwrap(), ExtraFields::Reject, &mut again).unwrap();
+        prop_assert_eq!(bytes, again);
+    }
+
+    #[test]
+    fn no_bytes_do_harm(bytes: Vec<u8>) {
+        let schema = schema(&everything());
+        if let Ok(value) = schema.decode(&bytes) {
+            let mut again = Vec::new();
+            schema.encode(&value, ExtraFields::Reject, &mut again).unwrap();
+        }
+        let _ = Container::open(&bytes, None);
+        let _ = wanted::text(&Value::Bytes(bytes));
+    }
+}
