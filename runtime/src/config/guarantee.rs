@@ -206,6 +206,7 @@ mod tests {
                 config: Box::new(FakeSource(traits)),
                 codec: (CODECS[0].decoder)(serde_json::json!({})).expect("it needs no settings"),
                 common: SourceCommon::default(),
+                natives: Vec::new(),
             },
             plugins: Vec::new(),
             loaded_plugins: Vec::new(),

@@ -28,6 +28,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::native::Natives;
 use crate::plugin::{Plugin, PluginSpec};
 use crate::sinks::SinkConfig;
 use crate::sources::SourceConfig;
@@ -114,6 +115,8 @@ pub struct SourceSection {
     pub config: Box<dyn SourceConfig>,
     pub codec: std::sync::Arc<dyn crate::codecs::DecoderConfig>,
     pub common: SourceCommon,
+    /// What is done to each message in front of the plugins.
+    pub natives: Natives,
 }
 
 /// Keys of every source.

@@ -15,6 +15,7 @@ use super::validate::{self, Section, allowed};
 use super::{DeadLettersCommon, Parsed, SinkCommon, SinkSection, SourceCommon, SourceSection};
 use crate::codecs::{CODECS, CodecSpec};
 use crate::config::assemble::Folders;
+use crate::pipeline::native::Natives;
 use crate::sinks::{SINKS, SinkContext};
 use crate::sources::{SOURCES, SourceContext};
 use crate::store::{Checkpoints, FailureCounts};
@@ -49,7 +50,7 @@ pub fn source(document: &mut Document, folders: &Folders, value: Value) -> Optio
         config.check(&context, &mut problems);
         foreign(document, section.at, problems);
     }
-    Some(SourceSection { kind: spec.name, config, codec, common })
+    Some(SourceSection { kind: spec.name, config, codec, common, natives: Natives::new() })
 }
 
 /// A `[[sink]]`, the first of which has the number 0. Where it gives itself no name, `name` makes

@@ -66,7 +66,7 @@ pub struct DeadLetter {
     pub replays: u32,
     /// Sinks that are still to have it; empty for all.
     pub sinks: Vec<String>,
-    /// Payload, key and headers as they were read. At stage `source` the payload is the frame that
+    /// Payload, key and headers as they were read. At stage `source` the payload may be a frame that
     /// could not be decoded (or the first part of one too large).
     pub message: Message,
 }

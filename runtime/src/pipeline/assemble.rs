@@ -101,6 +101,7 @@ pub fn assemble(
     let sinks = sinks.into_iter().map(open_sink).collect::<anyhow::Result<Vec<SinkPart>>>()?;
     let rows = source.common.batch;
     let source_kind = source.kind;
+    let natives = source.natives;
     let positions_last = source.config.traits().replay == Replay::Yes;
     let waits = Arc::new(Waits::default());
     let states = States::of(folder);
@@ -147,6 +148,7 @@ pub fn assemble(
         source_kind,
         rows,
         sinks,
+        natives,
         lanes: steps,
         writer,
         states,

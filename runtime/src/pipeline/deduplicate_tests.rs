@@ -233,6 +233,7 @@ impl World {
             source_kind: "numbers",
             rows: 16,
             sinks: vec![sink(0), sink(1)],
+            natives: Vec::new(),
             lanes: (0..lanes).map(lane).collect(),
             writer: Box::new(self.letters.clone()),
             states,

@@ -16,7 +16,8 @@ struct Follower {
     origin: Origin,
     held: Held,
     of: Pending,
-    plugin: PluginIdentity,
+    stage: Stage,
+    plugin: Option<PluginIdentity>,
 }
 
 /// Where lanes hand them in.
@@ -24,9 +25,16 @@ struct Follower {
 pub struct FollowersDoor(mpsc::Sender<Follower>);
 
 impl FollowersDoor {
-    /// The message `held`, dropped by `plugin`, is settled as `of` is.
-    pub async fn follow(&self, origin: &Origin, held: Held, of: Pending, plugin: &PluginIdentity) {
-        let follower = Follower { origin: origin.clone(), held, of, plugin: plugin.clone() };
+    /// The message `held`, dropped at `stage`, is settled as `of` is.
+    pub async fn follow(
+        &self,
+        origin: &Origin,
+        held: Held,
+        of: Pending,
+        stage: Stage,
+        plugin: Option<PluginIdentity>,
+    ) {
+        let follower = Follower { origin: origin.clone(), held, of, stage, plugin };
         if let Err(refused) = self.0.send(follower).await {
             // The pipeline has failed.
             refused.0.held.abandon();
@@ -66,14 +74,14 @@ impl Followers {
 
 impl Follower {
     async fn settled(self, desk: DeskDoor) {
-        let Follower { origin, held, of, plugin } = self;
+        let Follower { origin, held, of, stage, plugin } = self;
         match of.ended().await {
             Some(Ending::Done) => held.filtered(),
             Some(Ending::Returned) | None => held.abandon(),
             Some(Ending::DeadLettered) => {
                 let why = Why {
-                    stage: Stage::Plugin(plugin.step.clone()),
-                    plugin: Some(plugin),
+                    stage,
+                    plugin,
                     code: "duplicate-of-dead-letter".to_owned(),
                     reason: "it is a duplicate of a message that became a dead letter while this one waited for it"
                         .to_owned(),

@@ -1,4 +1,5 @@
-//! A lane: a thread that takes batches through the plugins and sends what comes out to the sinks.
+//! A lane: a thread that takes batches through the native steps and the plugins and sends what comes
+//! out to the sinks.
 //!
 //! It owns its plugin instances. Order within the lane is the order of arrival; a message that a
 //! plugin wants to see again later is parked, and those of its order queue up behind it (P3). New
@@ -13,10 +14,12 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::Shared;
+use super::chain::Chain;
 use super::deliver::Parcel;
 use super::desk::{DeskDoor, Origin, Why};
 use super::followers::FollowersDoor;
 use super::ledger::{Aside, Held};
+use super::native::NativeStep;
 use super::retry::next_delay;
 use super::swap::Mailbox;
 use crate::dead_letters::Stage;
@@ -49,23 +52,25 @@ pub trait Step: Send {
     fn determine(&mut self, _random: Determined) {}
 }
 
-/// Messages that wait for the one before them, and the plugin they are to enter next.
+/// Messages that wait for the one before them, and the stage of the chain they are to enter next.
 struct Waiting {
     origin: Origin,
     held: Held,
     stage: usize,
+    /// How often the step there has asked for it again.
+    attempts: u32,
 }
 
 struct Parked {
-    /// The one that a plugin wants to see again; failed attempts of it.
+    /// The one that a step wants to see again.
     head: Waiting,
-    attempts: u32,
+    due: Instant,
     behind: VecDeque<Waiting>,
 }
 
 pub struct Lane {
     shared: Arc<Shared>,
-    steps: Vec<Box<dyn Step>>,
+    chain: Chain,
     /// Guest memory that the budget knows of.
     memory: usize,
     mailbox: Arc<Mailbox>,
@@ -80,15 +85,17 @@ pub struct Lane {
 impl Lane {
     pub fn new(
         shared: Arc<Shared>,
-        steps: Vec<Box<dyn Step>>,
+        natives: Vec<Box<dyn NativeStep>>,
+        plugins: Vec<Box<dyn Step>>,
         mailbox: Arc<Mailbox>,
         batches: mpsc::Receiver<Parcel>,
         sinks: Vec<mpsc::Sender<Parcel>>,
         desk: DeskDoor,
         followers: FollowersDoor,
     ) -> Lane {
+        let chain = Chain::new(natives, plugins);
         let (parked, due) = (HashMap::new(), BTreeSet::new());
-        Lane { shared, steps, memory: 0, mailbox, batches, sinks, desk, followers, parked, due }
+        Lane { shared, chain, memory: 0, mailbox, batches, sinks, desk, followers, parked, due }
     }
 
     /// Runs until no more batches come and everything has been sent on. Plugin calls block the
@@ -101,8 +108,8 @@ impl Lane {
             tokio::select! {
                 biased;
                 fresh = self.mailbox.taken() => {
-                    for (stage, step) in fresh {
-                        self.steps[stage] = step;
+                    for (plugin, step) in fresh {
+                        self.chain.replace(plugin, step);
                     }
                     self.note_memory();
                 }
@@ -116,27 +123,28 @@ impl Lane {
         Ok(())
     }
 
-    /// Takes messages through the plugins from `stage` on. `attempts` is how often the plugin there
+    /// Takes messages through the chain from `stage` on. `attempts` is how often the step there
     /// has asked for the message again; it is 0 unless there is but one.
     async fn admit(&mut self, origin: Origin, held: Held, stage: usize, attempts: u32) -> anyhow::Result<()> {
         if held.is_revoked() {
             held.abandon();
             return Ok(());
         }
-        let mut held = self.queue_behind_parked(&origin, held, stage);
+        let mut held = self.queue_behind_parked(&origin, held, stage, attempts);
         let mut attempts = attempts;
-        for stage in stage..self.steps.len() {
+        for stage in stage..self.chain.len() {
             if held.is_empty() {
                 return Ok(());
             }
             let now_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
-            let step = &mut self.steps[stage];
-            let epochs = match step.keeps_state() && !self.shared.positions_last {
+            let keeps_state = self.chain.plugin(stage).is_some_and(Step::keeps_state);
+            let epochs = match keeps_state && !self.shared.positions_last {
                 true => held.epochs(),
                 false => Epochs::None,
             };
             let passage = Passage { now_ms, claim: held.claim(), epochs };
-            let (passed, parents, asides) = held.advance(|batch| step.process(batch, &passage))?;
+            let (passed, parents, asides) =
+                held.advance(|batch| self.chain.process(stage, batch, &passage))?;
             self.note_memory();
             held = self.deal_with(&origin, passed, &parents, asides, stage, attempts).await;
             attempts = 0;
@@ -147,7 +155,7 @@ impl Lane {
         Ok(())
     }
 
-    /// Gives up or parks what a plugin did not let pass. Returns what goes on now: without the
+    /// Gives up or parks what a step did not let pass. Returns what goes on now: without the
     /// messages that came after a parked one of their order, which queue up behind it.
     async fn deal_with(
         &mut self,
@@ -163,7 +171,9 @@ impl Lane {
         }
         // The first message of each order that is parked here, by its row.
         let mut parked_here: HashMap<u64, u32> = HashMap::new();
-        // What queues up behind those, by its row and the plugin it is to enter next.
+        // What was parked at an earlier stage, and so comes after all that is here.
+        let mut displaced: Vec<Parked> = Vec::new();
+        // What queues up behind those, by its row and the stage it is to enter next.
         let mut behind: Vec<(u32, Held, usize)> = Vec::new();
         for Aside { held, parent, verdict } in asides {
             if verdict.is_failure() {
@@ -180,7 +190,8 @@ impl Lane {
                         Entry::Occupied(_) => behind.push((parent, held, stage)),
                         Entry::Vacant(first) => {
                             first.insert(parent);
-                            self.park(Waiting { origin: origin.clone(), held, stage }, attempts);
+                            let head = Waiting { origin: origin.clone(), held, stage, attempts };
+                            displaced.extend(self.park(head));
                         }
                     }
                 }
@@ -201,7 +212,8 @@ impl Lane {
                     .await;
                 }
                 FateVerdict::Duplicate(of) => {
-                    self.followers.follow(origin, held, of, self.steps[stage].identity()).await;
+                    let (plugin, stage) = (self.chain.identity(stage).cloned(), self.chain.stage(stage));
+                    self.followers.follow(origin, held, of, stage, plugin).await;
                 }
                 // The ledger has settled these already.
                 FateVerdict::Dropped => drop(held),
@@ -225,7 +237,11 @@ impl Lane {
         behind.extend(passed.map(|(held, parent)| (parent, held, stage + 1)));
         behind.sort_by_key(|&(parent, ..)| parent);
         for (_, held, stage) in behind {
-            self.queue(origin.clone(), held, stage);
+            self.queue(Waiting { origin: origin.clone(), held, stage, attempts: 0 });
+        }
+        for Parked { head, behind, .. } in displaced {
+            self.queue(head);
+            behind.into_iter().for_each(|waiting| self.queue(waiting));
         }
         free
     }
@@ -241,10 +257,9 @@ impl Lane {
         trap: Option<String>,
         attempts: u32,
     ) {
-        let identity = self.steps[stage].identity().clone();
         let why = Why {
-            stage: Stage::Plugin(identity.step.clone()),
-            plugin: Some(identity),
+            stage: self.chain.stage(stage),
+            plugin: self.chain.identity(stage).cloned(),
             code,
             reason,
             trap,
@@ -253,24 +268,30 @@ impl Lane {
         self.desk.give_up(origin, held, why).await;
     }
 
-    /// Parks the one message, the first of its order.
-    fn park(&mut self, head: Waiting, attempts: u32) {
+    /// Parks the one message, the first of its order. Returns what had its place: one of the same batch
+    /// that comes after it, and was parked at an earlier stage.
+    fn park(&mut self, head: Waiting) -> Option<Parked> {
         let order = head.held.batch().rows()[0].order;
-        let step = &self.steps[head.stage].identity().step;
-        self.shared.metrics.retries(&self.shared.name, &format!("plugin:{step}")).inc();
-        let due = Instant::now() + next_delay(&self.shared.retry, attempts - 1, None);
+        let stage = self.chain.stage(head.stage).to_string();
+        self.shared.metrics.retries(&self.shared.name, &stage).inc();
+        let due = Instant::now() + next_delay(&self.shared.retry, head.attempts - 1, None);
+        let displaced = self.parked.insert(order, Parked { head, due, behind: VecDeque::new() });
+        if let Some(displaced) = &displaced {
+            self.due.remove(&(displaced.due, order));
+        }
         self.due.insert((due, order));
-        self.parked.insert(order, Parked { head, attempts, behind: VecDeque::new() });
+        displaced
     }
 
-    fn queue(&mut self, origin: Origin, held: Held, stage: usize) {
-        let order = held.batch().rows()[0].order;
+    /// Queues one message up behind the parked one of its order.
+    fn queue(&mut self, waiting: Waiting) {
+        let order = waiting.held.batch().rows()[0].order;
         if let Some(parked) = self.parked.get_mut(&order) {
-            parked.behind.push_back(Waiting { origin, held, stage });
+            parked.behind.push_back(waiting);
         }
     }
 
-    fn queue_behind_parked(&mut self, origin: &Origin, held: Held, stage: usize) -> Held {
+    fn queue_behind_parked(&mut self, origin: &Origin, held: Held, stage: usize, attempts: u32) -> Held {
         let parked: HashSet<u64> = match self.parked.is_empty() {
             true => return held,
             false => held
@@ -286,8 +307,8 @@ impl Lane {
         }
         let mut parts = held.split(2, |_, row| usize::from(parked.contains(&row.order))).into_iter();
         let free = parts.next().expect("two parts were asked for");
-        for single in parts.flat_map(Held::singles) {
-            self.queue(origin.clone(), single, stage);
+        for held in parts.flat_map(Held::singles) {
+            self.queue(Waiting { origin: origin.clone(), held, stage, attempts });
         }
         free
     }
@@ -297,12 +318,10 @@ impl Lane {
         let now = Instant::now();
         while let Some(&(due, order)) = self.due.first().filter(|&&(due, _)| due <= now) {
             self.due.remove(&(due, order));
-            let Some(Parked { head, attempts, behind }) = self.parked.remove(&order) else { continue };
-            let Waiting { origin, held, stage } = head;
-            self.admit(origin, held, stage, attempts).await?;
-            // If the head was parked again, `admit` queues these behind it once more.
-            for Waiting { origin, held, stage } in behind {
-                self.admit(origin, held, stage, 0).await?;
+            let Some(Parked { head, behind, .. }) = self.parked.remove(&order) else { continue };
+            // If the head is parked again, `admit` queues those behind it up once more.
+            for Waiting { origin, held, stage, attempts } in std::iter::once(head).chain(behind) {
+                self.admit(origin, held, stage, attempts).await?;
             }
         }
         Ok(())
@@ -333,7 +352,7 @@ impl Lane {
     }
 
     fn note_memory(&mut self) {
-        let now = self.steps.iter().map(|step| step.memory_bytes()).sum();
+        let now = self.chain.memory_bytes();
         if now != self.memory {
             self.shared.budget.guest_memory_changed(self.memory, now);
             self.memory = now;

@@ -2,7 +2,7 @@
 //!
 //! In the order of the journey:
 //! - [`ingest`]: reads, opens a claim in the ledger, gives each message to the lane of its order
-//! - [`lane`]: takes batches through the plugins
+//! - [`lane`]: takes batches through a [`chain`]: the [`native`] steps, then the plugins
 //! - [`deliver`]: writes to a sink, again and again if need be
 //! - [`desk`]: gives up what cannot be delivered
 //! - [`followers`]: what was dropped because of a message in flight
@@ -15,6 +15,7 @@
 
 pub mod assemble;
 pub mod budget;
+pub mod chain;
 pub mod commit;
 pub mod deliver;
 pub mod desk;
@@ -22,6 +23,7 @@ pub mod followers;
 pub mod ingest;
 pub mod lane;
 pub mod ledger;
+pub mod native;
 pub mod reload;
 pub mod retry;
 pub mod shadow;
@@ -56,6 +58,7 @@ use followers::Followers;
 use ingest::{Feeder, Ingest, SharedProgress};
 use lane::{Lane, Step};
 use ledger::{FeedId, Ledger, Snapshot};
+use native::Natives;
 use status::PipelineMetrics;
 use swap::Mailbox;
 use transaction::{Ends, Gate, Transactor};
@@ -73,6 +76,8 @@ pub struct Parts {
     /// Messages read at once, at most.
     pub rows: usize,
     pub sinks: Vec<SinkPart>,
+    /// What each lane does in front of the plugins.
+    pub natives: Natives,
     /// The plugins of each lane; at least one lane.
     pub lanes: Vec<Vec<Box<dyn Step>>>,
     pub writer: Box<dyn DeadLetterWriter>,
@@ -286,7 +291,8 @@ impl Supervisor {
             supervisor.lanes.push(sender);
             let (shared, mailbox) = (Arc::clone(&shared), Arc::clone(mailbox));
             let (sinks, door, followers) = (sinks.clone(), door.clone(), followers_door.clone());
-            let lane = Lane::new(shared, steps, mailbox, batches, sinks, door, followers);
+            let natives = parts.natives.iter().map(|native| native.start()).collect();
+            let lane = Lane::new(shared, natives, steps, mailbox, batches, sinks, door, followers);
             supervisor.lane(number, lane);
         }
         let source_metrics = &parts.metrics.kafka_transactions;

@@ -9,6 +9,7 @@ use proptest::strategy::Strategy as _;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::native::{NativeSpec, NativeStep, Verdict};
 use super::*;
 use crate::config::units::Interval;
 use crate::config::{OnUnavailable, Strategy};
@@ -205,6 +206,48 @@ impl Step for NumberStep {
     }
 }
 
+/// A native step that refuses and asks for messages again by their numbers.
+#[derive(Clone)]
+struct NumberCheck {
+    retries: u64,
+    /// What those of all lanes know.
+    asked: Arc<Mutex<HashMap<u64, u32>>>,
+}
+
+impl NumberCheck {
+    fn refuses(number: u64) -> bool {
+        number % 13 == 6
+    }
+}
+
+impl NativeSpec for NumberCheck {
+    fn name(&self) -> &'static str {
+        "numbers"
+    }
+
+    fn start(&self) -> Box<dyn NativeStep> {
+        Box::new(self.clone())
+    }
+}
+
+impl NativeStep for NumberCheck {
+    fn process(&mut self, batch: Batch) -> anyhow::Result<Processed> {
+        Ok(native::each(batch, |message, _| {
+            let number = number(message);
+            let mut asked = self.asked.lock().unwrap();
+            let asked = asked.entry(number).or_default();
+            if number % 5 < self.retries && *asked < 2 {
+                *asked += 1;
+                return Verdict::Refuse(FateVerdict::Retry { code: "busy".into(), reason: "later".into() });
+            }
+            match NumberCheck::refuses(number) {
+                true => Verdict::reject("checked", "no good"),
+                false => Verdict::Pass,
+            }
+        }))
+    }
+}
+
 struct LetterLog {
     log: Log<DeadLetter>,
     failures: u32,
@@ -230,7 +273,10 @@ struct Case {
     lanes: usize,
     ordering: Ordering,
     tempers: Vec<Temper>,
-    plugin_retries: u64,
+    /// Of the first plugin and of the second.
+    plugin_retries: (u64, u64),
+    /// Of a native step in front of the plugins, if there is one.
+    native_retries: Option<u64>,
     /// Replace the plugins all the while.
     swaps: bool,
 }
@@ -249,7 +295,12 @@ fn world(case: &Case) -> World {
     let letters = Log::default();
     let committed = Arc::default();
     let steps: Vec<Vec<NumberStep>> = (0..case.lanes)
-        .map(|_| vec![NumberStep::new("first", case.plugin_retries), NumberStep::new("second", 0)])
+        .map(|_| {
+            vec![
+                NumberStep::new("first", case.plugin_retries.0),
+                NumberStep::new("second", case.plugin_retries.1),
+            ]
+        })
         .collect();
     let boxed = |step: &NumberStep| Box::new(step.clone()) as Box<dyn Step>;
     let parts = Parts {
@@ -289,6 +340,9 @@ fn world(case: &Case) -> World {
                 }),
             })
             .collect(),
+        natives: (case.native_retries.iter())
+            .map(|&retries| Arc::new(NumberCheck { retries, asked: Arc::default() }) as Arc<dyn NativeSpec>)
+            .collect(),
         lanes: steps.iter().map(|steps| steps.iter().map(boxed).collect()).collect(),
         writer: Box::new(LetterLog { log: Arc::clone(&letters), failures: 2 }),
         states: States::in_memory(),
@@ -307,9 +361,9 @@ fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
         .prop_map(|(partial, retries, rejects, outages)| Temper { partial, retries, rejects, outages });
     let ordering = prop_oneof![Just(Ordering::Key), Just(Ordering::Partition), Just(Ordering::None)];
     let sizes = (1u64..200, 1u64..12, 1usize..4);
-    let plugins = (0u64..3, any::<bool>());
+    let plugins = ((0u64..3, 0u64..3), any::<bool>(), proptest::option::of(0u64..3));
     (any::<u64>(), sizes, ordering, proptest::collection::vec(temper, 1..4), plugins).prop_map(
-        |(seed, (count, keys, lanes), ordering, tempers, (plugin_retries, swaps))| Case {
+        |(seed, (count, keys, lanes), ordering, tempers, (plugin_retries, swaps, native_retries))| Case {
             seed,
             count,
             keys,
@@ -317,6 +371,7 @@ fn cases() -> impl proptest::strategy::Strategy<Value = Case> {
             ordering,
             tempers,
             plugin_retries,
+            native_retries,
             swaps,
         },
     )
@@ -370,13 +425,16 @@ proptest! {
         }).count();
         for number in 0..case.count {
             let first_rejects = failed_at(&Stage::Plugin("first".into()), number);
+            let natively = case.native_retries.is_some() && NumberCheck::refuses(number);
+            prop_assert_eq!(failed_at(&Stage::Source, number), usize::from(natively));
             let expected_copies = match number % 11 {
+                _ if natively => 0,
                 3 | 5 => 0,
                 // Doubled by both steps.
                 7 => 4,
                 _ => 1,
             };
-            prop_assert_eq!(first_rejects, usize::from(number % 11 == 5));
+            prop_assert_eq!(first_rejects, usize::from(number % 11 == 5 && !natively));
             for (index, log) in sinks.iter().enumerate() {
                 let delivered = log.lock().unwrap().iter().filter(|&&logged| logged == number).count();
                 let dead = failed_at(&Stage::Sink(format!("sink-{index}")), number);
@@ -385,6 +443,7 @@ proptest! {
         }
         for letter in &letters {
             prop_assert_eq!(letter.message.payload.clone().unwrap(), letter.position.offset.to_string().into_bytes());
+            prop_assert_eq!(letter.stage == Stage::Source, letter.code == "checked" && letter.plugin.is_none());
             if letter.code == "bad" {
                 let version = letter.plugin.as_ref().map(|plugin| &plugin.sha256);
                 prop_assert_eq!(version, rejected.get(&letter.position.offset));
@@ -416,10 +475,11 @@ fn quiet(tempers: Vec<Temper>) -> Case {
         seed: 1,
         count: 100,
         keys: 4,
+        native_retries: None,
         lanes: 2,
         ordering: Ordering::Key,
         tempers,
-        plugin_retries: 0,
+        plugin_retries: (0, 0),
         swaps: false,
     }
 }

@@ -278,6 +278,7 @@ fn parts(cluster: &Shared, seed: u64, count: u64, lanes: usize, sinks: usize) ->
         source_kind: "numbers",
         rows: 16,
         sinks: (0..sinks).map(sink).collect(),
+        natives: Vec::new(),
         lanes: (0..lanes).map(step).collect(),
         writer: Box::new(Letters(writes(sinks))),
         states: States::in_memory(),

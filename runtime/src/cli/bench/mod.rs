@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use self::feed::{Feed, Pace, Tally};
-use self::probe::{DroppedLetters, Stage, TimedSinkConfig, TimedStep};
+use self::probe::{DroppedLetters, Stage, TimedNative, TimedSinkConfig, TimedStep};
 use self::sample::Sample;
 use super::output::Output;
 use super::plugin;
@@ -100,6 +100,8 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 /// A part of a measurement.
 struct Measured {
     tally: Tally,
+    /// Native steps of the source.
+    natives: Vec<(&'static str, Stage)>,
     /// By step, time in the lane's hands, and what is known of the plugin itself.
     plugins: Vec<(String, Stage, PluginMetrics)>,
     sinks: Vec<(String, Stage)>,
@@ -220,6 +222,11 @@ async fn measure(
     let host = Host { engine: Arc::clone(engine), metrics };
     let folder = DataFolder::open(folder.path(), &name)?;
     let mut parts = assemble(pipeline, &folder, &host, None)?;
+    let natives: Vec<(&'static str, Stage)> =
+        parts.natives.iter().map(|native| (native.name(), Stage::default())).collect();
+    for (native, (_, stage)) in parts.natives.iter_mut().zip(&natives) {
+        *native = Arc::new(TimedNative { native: Arc::clone(native), stage: stage.clone() });
+    }
     parts.writer = Box::new(DroppedLetters);
     for lane in &mut parts.lanes {
         let steps = std::mem::take(lane).into_iter().zip(&plugins);
@@ -227,7 +234,7 @@ async fn measure(
         *lane = timed.map(|step| Box::new(step) as _).collect();
     }
     start(parts, CancellationToken::new()).wait().await?;
-    Ok(Measured { tally: feed.tally(), plugins, sinks })
+    Ok(Measured { tally: feed.tally(), natives, plugins, sinks })
 }
 
 struct Results {
@@ -332,6 +339,12 @@ impl Results {
             messages: self.sample.kinds as u64,
             copied: None,
         });
+        let natives = self.flat.natives.iter().map(|(name, stage)| Row {
+            name: format!("source {name}"),
+            nanos: stage.nanos(),
+            messages: stage.messages(),
+            copied: None,
+        });
         let plugins = self.flat.plugins.iter().map(|(step, stage, metrics)| {
             let per_message = |bytes: u64| bytes as f64 / stage.messages().max(1) as f64;
             Row {
@@ -347,7 +360,7 @@ impl Results {
             messages: stage.messages(),
             copied: None,
         });
-        source.into_iter().chain(plugins).chain(sinks).collect()
+        source.into_iter().chain(natives).chain(plugins).chain(sinks).collect()
     }
 }
 

@@ -1,4 +1,4 @@
-//! What is measured on the way: the time in each plugin and each sink.
+//! What is measured on the way: the time in each native step, each plugin and each sink.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,6 +11,7 @@ use crate::config::problem::Problem;
 use crate::dead_letters::{DeadLetter, DeadLetterWriter};
 use crate::message::{Batch, MessageRef};
 use crate::pipeline::lane::Step;
+use crate::pipeline::native::{NativeSpec, NativeStep};
 use crate::plugin::{Passage, PluginIdentity, Processed};
 use crate::sinks::{CallError, ENCODE_ERROR, Outcome, Outcomes, Sink, SinkConfig, SinkContext, SinkTraits};
 
@@ -57,6 +58,36 @@ impl Step for TimedStep {
 
     fn memory_bytes(&self) -> usize {
         self.step.memory_bytes()
+    }
+}
+
+/// A native step that is measured.
+pub struct TimedNative {
+    pub native: Arc<dyn NativeSpec>,
+    pub stage: Stage,
+}
+
+impl NativeSpec for TimedNative {
+    fn name(&self) -> &'static str {
+        self.native.name()
+    }
+
+    fn start(&self) -> Box<dyn NativeStep> {
+        Box::new(TimedNativeStep { step: self.native.start(), stage: self.stage.clone() })
+    }
+}
+
+struct TimedNativeStep {
+    step: Box<dyn NativeStep>,
+    stage: Stage,
+}
+
+impl NativeStep for TimedNativeStep {
+    fn process(&mut self, batch: Batch) -> anyhow::Result<Processed> {
+        let (started, messages) = (Instant::now(), batch.len());
+        let processed = self.step.process(batch);
+        self.stage.took(started.elapsed(), messages);
+        processed
     }
 }
 

@@ -133,5 +133,6 @@ fn generator() -> anyhow::Result<SourceSection> {
         config: (spec.parse)(nothing()).map_err(unset)?,
         codec: (codec.decoder)(nothing()).map_err(unset)?,
         common: Default::default(),
+        natives: Vec::new(),
     })
 }

@@ -131,6 +131,7 @@ impl Case<'_> {
                 config: self.world.source(crashes),
                 codec: Arc::clone(&source.codec),
                 common: source.common.clone(),
+                natives: source.natives.clone(),
             },
             plugins: plugins.clone(),
             loaded_plugins: loaded_plugins.clone(),
