@@ -9,10 +9,17 @@
 //! - [`error`]: what is wrong, and where in the value
 //! - [`wanted`]: a value made into what a schema wants, by the rules of the table
 //! - [`json`]: JSON, what plugins see by default
+//! - [`protobuf`]: Protocol Buffers, by a schema
+//! - [`msgpack`]: MessagePack
+//! - [`cbor`]: CBOR
 
+pub mod cbor;
+mod entries;
 pub mod error;
 pub mod json;
 pub mod model;
+pub mod msgpack;
+pub mod protobuf;
 pub mod wanted;
 
 pub use error::Error;
