@@ -10,11 +10,18 @@
 //! - [`wanted`]: a value made into what a schema wants, by the rules of the table
 //! - [`json`]: JSON, what plugins see by default
 //! - [`avro`]: Avro, its single-object encoding and its container files
+//! - [`protobuf`]: Protocol Buffers, by a schema
+//! - [`msgpack`]: MessagePack
+//! - [`cbor`]: CBOR
 
 pub mod avro;
+pub mod cbor;
+mod entries;
 pub mod error;
 pub mod json;
 pub mod model;
+pub mod msgpack;
+pub mod protobuf;
 pub mod wanted;
 
 pub use error::Error;

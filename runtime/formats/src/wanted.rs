@@ -52,6 +52,19 @@ pub fn text_of(value: &Value) -> Result<TextOf, Error> {
     }
 }
 
+/// The same for where a number cannot be of any length either, and bytes are in base64.
+///
+/// # Errors
+/// As [`text_of`].
+pub fn plain_text(value: &Value) -> Result<String, Error> {
+    match value {
+        Value::Bytes(bytes) => Ok(base64::engine::general_purpose::STANDARD.encode(bytes)),
+        value => match text_of(value)? {
+            TextOf::Number(text) | TextOf::Text(text) => Ok(text),
+        },
+    }
+}
+
 fn float_text(number: f64, finite: impl FnOnce() -> String) -> TextOf {
     match number {
         _ if number.is_nan() => TextOf::Text("NaN".to_owned()),
@@ -62,9 +75,8 @@ fn float_text(number: f64, finite: impl FnOnce() -> String) -> TextOf {
 }
 
 fn date_of(days: i32) -> Result<civil::Date, Error> {
-    let span = jiff::Span::new().try_days(days).map_err(|error| Error::new(error.to_string()))?;
-    civil::Date::constant(1970, 1, 1)
-        .checked_add(span)
+    let span = jiff::Span::new().try_days(days);
+    span.and_then(|span| civil::Date::constant(1970, 1, 1).checked_add(span))
         .map_err(|_| Error::new(format!("the date {days} days after 1970 is beyond the year 9999")))
 }
 
@@ -124,6 +136,16 @@ pub fn boolean(value: &Value) -> Wanted<bool> {
     match value {
         Value::Bool(flag) => Ok(*flag),
         other => Err(misfit(other, "a boolean")),
+    }
+}
+
+/// A boolean that is a key of a map: where keys are texts, it is one.
+pub fn boolean_key(key: &Value) -> Wanted<bool> {
+    match key {
+        Value::Text(text) if text == "true" => Ok(true),
+        Value::Text(text) if text == "false" => Ok(false),
+        Value::Text(text) => Err(Error::new(format!("{text:?} where true or false is wanted"))),
+        key => boolean(key),
     }
 }
 

@@ -1,0 +1,5 @@
+//! Values and schemas that proptest makes up.
+#![allow(dead_code, reason = "each test uses its part of it")]
+
+pub mod schemas;
+pub mod values;
