@@ -6,4 +6,6 @@ pub mod aws;
 mod installed;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[allow(dead_code, reason = "the tests of `runtime/registry` use it too, each a part")]
+pub mod registry;
 mod server;
