@@ -110,7 +110,7 @@ proptest! {
             encode(&value, &mut out).unwrap();
             let at = at.index(out.len());
             prop_assert!(decode(&out[..at]).is_err());
-            out[at] ^= 1 << bit;
+            out[at] ^= 1u8 << bit;
             // It may be another value, which is then written and read the same.
             if let Ok(read) = decode(&out) {
                 let mut again = Vec::new();

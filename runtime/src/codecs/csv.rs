@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::framing::{csv_reader, start_record};
 use super::record::Text;
 use super::{
-    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, FrameMeta, Framing, json,
+    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing, json,
     no_payload,
 };
 use crate::config::problem::Problem;
@@ -353,8 +353,8 @@ impl Encoder for CsvEncoder {
         Ok(())
     }
 
-    fn may_hold_line_breaks(&self) -> bool {
-        false
+    fn ends(&self) -> Ends {
+        Ends::QuotedLineBreaks
     }
 
     fn media_type(&self) -> &'static str {

@@ -1,6 +1,10 @@
 //! Where one frame of a stream ends and the next begins.
 
+mod container;
+
 use csv_core::{ReadRecordResult, ReaderBuilder, Terminator};
+
+use self::container::ContainerFramer;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Framing {
@@ -13,6 +17,8 @@ pub enum Framing {
         /// What stands between fields.
         delimiter: u8,
     },
+    /// The head of an Avro object container file, then its blocks.
+    AvroContainer,
 }
 
 impl Framing {
@@ -24,7 +30,7 @@ impl Framing {
             frame.strip_suffix(b"\r").unwrap_or(frame)
         };
         match self {
-            Framing::Whole => frame,
+            Framing::Whole | Framing::AvroContainer => frame,
             Framing::Lines => trim_end(frame),
             // Blank lines before a record belong to it.
             Framing::Csv { .. } => {
@@ -37,7 +43,7 @@ impl Framing {
     /// The byte order mark that a text may begin with and that belongs to no frame.
     pub fn byte_order_mark(self) -> &'static [u8] {
         match self {
-            Framing::Whole => b"",
+            Framing::Whole | Framing::AvroContainer => b"",
             Framing::Lines | Framing::Csv { .. } => "\u{feff}".as_bytes(),
         }
     }
@@ -69,6 +75,7 @@ pub enum Framer {
     Whole,
     Lines,
     Csv(Box<csv_core::Reader>),
+    AvroContainer(ContainerFramer),
 }
 
 impl Framer {
@@ -77,6 +84,15 @@ impl Framer {
             Framing::Whole => Framer::Whole,
             Framing::Lines => Framer::Lines,
             Framing::Csv { delimiter } => Framer::Csv(Box::new(csv_reader(delimiter))),
+            Framing::AvroContainer => Framer::AvroContainer(ContainerFramer::new()),
+        }
+    }
+
+    /// For a stream that goes on behind its head.
+    pub fn behind_head(framing: Framing) -> Framer {
+        match framing {
+            Framing::AvroContainer => Framer::AvroContainer(ContainerFramer::behind_head()),
+            other => Framer::new(other),
         }
     }
 
@@ -100,6 +116,7 @@ impl Framer {
                 }
                 None
             }
+            Framer::AvroContainer(framer) => framer.find_end(next),
         }
     }
 }
@@ -148,7 +165,58 @@ mod tests {
         assert_eq!(frames(CSV, stream), ["a,\"x\r\ny\"", "\"say \"\"hi\"\"\n\",5\" pipe", "\"\"", "last"]);
     }
 
+    /// A container file with blocks of these many values, one byte each.
+    pub fn container(blocks: &[u8]) -> Vec<u8> {
+        let schema = millstream_formats::avro::Schema::parse("\"boolean\"", &[]).unwrap();
+        let mut file = millstream_formats::avro::head(&schema);
+        let marker = file[file.len() - 16..].to_vec();
+        for &values in blocks {
+            file.extend_from_slice(&[values * 2, values * 2]);
+            file.extend(std::iter::repeat_n(1, values.into()));
+            file.extend_from_slice(&marker);
+        }
+        file
+    }
+
+    #[test]
+    fn a_container_is_its_head_and_its_blocks() {
+        let file = container(&[3, 0, 63]);
+        let found: Vec<usize> = Framing::AvroContainer.frames(&file).map(<[u8]>::len).collect();
+        assert_eq!(found, [file.len() - 21 - 18 - 81, 21, 18, 81]);
+        let mut behind = Framer::behind_head(Framing::AvroContainer);
+        assert_eq!(behind.find_end(&file[found[0]..]), Some(21));
+        assert_eq!(frames(Framing::AvroContainer, b"Obj\x02 and more"), ["Obj\x02 and more"]);
+        // A number without end, and one below zero.
+        for broken in [&[0xff; 40][..], &[2, 1, 0, 0]] {
+            let mut framer = Framer::behind_head(Framing::AvroContainer);
+            assert_eq!(framer.find_end(broken), None);
+            assert_eq!(framer.find_end(&[0; 100]), None);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn pieces_of_any_size_give_the_same_ends_of_blocks(
+            blocks in proptest::collection::vec(0u8..64, 0..6),
+            cuts in proptest::collection::vec(1usize..9, 0..60),
+        ) {
+            let file = container(&blocks);
+            let ends = |cuts: &[usize]| {
+                let (mut framer, mut ends, mut at) = (Framer::new(Framing::AvroContainer), Vec::new(), 0);
+                for piece in cuts.iter().copied().chain([usize::MAX]) {
+                    let stop = file.len().min(at + piece.min(file.len()));
+                    while let Some(end) = framer.find_end(&file[at..stop]) {
+                        at += end;
+                        ends.push(at);
+                    }
+                    at = stop;
+                }
+                ends
+            };
+            prop_assert_eq!(ends(&cuts).len(), blocks.len() + 1);
+            prop_assert_eq!(ends(&cuts), ends(&[]));
+        }
+
         #[test]
         fn pieces_of_any_size_give_the_same_ends(
             stream in "[ab,\"\r\n\u{feff}]{0,60}",

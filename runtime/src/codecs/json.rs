@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{
-    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, FrameMeta, Framing, no_payload,
+    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing, no_payload,
 };
 use crate::config::parse;
 use crate::message::{BatchBuilder, MessageRef, Span};
@@ -68,8 +68,8 @@ impl Encoder for Json {
         Ok(())
     }
 
-    fn may_hold_line_breaks(&self) -> bool {
-        false
+    fn ends(&self) -> Ends {
+        Ends::LineBreaks
     }
 
     fn media_type(&self) -> &'static str {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::raw::AsItIs;
-use super::{CodecSpec, Decoder, DecoderConfig, EncodeError, Encoder, Framing, no_payload};
+use super::{CodecSpec, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, no_payload};
 use crate::config::parse;
 use crate::message::MessageRef;
 
@@ -55,8 +55,8 @@ impl Encoder for Lines {
         Ok(())
     }
 
-    fn may_hold_line_breaks(&self) -> bool {
-        false
+    fn ends(&self) -> Ends {
+        Ends::LineBreaks
     }
 
     fn media_type(&self) -> &'static str {

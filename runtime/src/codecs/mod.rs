@@ -6,16 +6,31 @@ mod json;
 mod lines;
 mod raw;
 mod record;
+mod typed;
 
+use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::config::Parsed;
 use crate::message::{BatchBuilder, HeaderSpan, MessageRef, Position, Span};
 
 pub use framing::{Framer, Framing};
 pub use record::{record_decoder, record_encoder, record_of, take_apart};
 
 /// Every codec there is, in the order of the reference.
-pub static CODECS: &[CodecSpec] = &[raw::SPEC, lines::SPEC, json::SPEC, csv::SPEC, record::SPEC];
+pub static CODECS: &[CodecSpec] = &[
+    raw::SPEC,
+    lines::SPEC,
+    json::SPEC,
+    csv::SPEC,
+    record::SPEC,
+    typed::AVRO,
+    typed::PROTOBUF,
+    typed::MSGPACK,
+    typed::CBOR,
+];
 
 /// A row of [`CODECS`]. Its functions find everything that is wrong with a configuration. A pipeline says `codec = "name"`, or `codec = { type = "name", ... }` to
 /// set its fields.
@@ -40,6 +55,44 @@ pub trait DecoderConfig: Send + Sync {
 
     /// A decoder for one stream, or for the messages of a source that has frames of its own.
     fn decoder(&self) -> Box<dyn Decoder>;
+
+    /// What is made of it for a pipeline that is checked or runs: with the files that it names, relative to
+    /// the folder `base`. `None` if there is nothing to read. Connects to nothing.
+    fn open(&self, _base: &Path) -> Opened<dyn DecoderConfig> {
+        Ok(None)
+    }
+
+    /// What makes the payloads that the decoder gives into those that plugins see, if they are not the same.
+    fn conversion(&self) -> Option<Arc<dyn Conversion>> {
+        None
+    }
+}
+
+/// What takes the place of a codec once its files were read.
+pub type Opened<C> = Parsed<Option<Arc<C>>>;
+
+/// Makes payloads as they were read into what plugins see. It does so in the lanes: in parallel, and so that
+/// a dead letter holds what was read, and is converted again when it is replayed (P5).
+pub trait Conversion: Send + Sync {
+    /// What has to be waited for before this payload can be converted: a schema that is not known yet.
+    fn needs(&self, payload: &[u8]) -> Option<Needs<'_>>;
+
+    /// Appends what plugins see. On an error the message becomes a dead letter, whatever was appended.
+    fn convert(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError>;
+}
+
+/// Ends when there is nothing to wait for any more, or with why it is to be waited longer.
+pub type Needs<'a> = Pin<Box<dyn Future<Output = Result<(), NotReady>> + Send + 'a>>;
+
+/// Why something from elsewhere is not there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotReady {
+    pub reason: String,
+    pub retry_after: Option<Duration>,
+    /// We are not let in: to be tried again at long intervals only.
+    pub credentials: bool,
+    /// No waiting will help.
+    pub is_final: bool,
 }
 
 pub trait Decoder: Send {
@@ -53,6 +106,15 @@ pub trait Decoder: Send {
     /// whole stream: none of its frames can be read.
     fn head(&mut self, _head: &[u8]) -> Result<(), DecodeError> {
         Ok(())
+    }
+
+    /// Told before each frame of a stream where it begins, and up to where messages were settled: those of
+    /// the frame that are not behind that are not pushed.
+    fn at(&mut self, _start: u64, _settled: u64) {}
+
+    /// Number of the last message of the frame that was just decoded, where a frame may hold many of them.
+    fn last_record(&self) -> Option<u64> {
+        None
     }
 
     /// Decodes one frame and pushes its messages. `bytes` are those of `frame`, a span of an arena
@@ -86,15 +148,48 @@ pub trait Encoder: Send + Sync {
         None
     }
 
+    /// As [`DecoderConfig::open`].
+    fn open(&self, _base: &Path) -> Opened<dyn Encoder> {
+        Ok(None)
+    }
+
+    /// What has to be waited for before each call of a sink, for an encoder that needs something from
+    /// elsewhere: its schema. Quick where that is known.
+    fn prepare(&self) -> Option<Needs<'_>> {
+        None
+    }
+
     /// Appends the message, without a delimiter. On an error nothing was appended.
     fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError>;
 
-    /// Whether encoded messages cannot be told apart when each is followed by a line break. (CSV
-    /// may hold quoted ones, which its readers know.)
-    fn may_hold_line_breaks(&self) -> bool;
+    /// Where encoded messages end that stand one behind the other.
+    fn ends(&self) -> Ends;
 
     /// Media type of one encoded message.
     fn media_type(&self) -> &'static str;
+}
+
+/// Where messages end that stand one behind the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ends {
+    /// At the line break that is put behind each; they hold none.
+    LineBreaks,
+    /// At the line break that is put behind each. They may hold quoted ones, which their readers know.
+    QuotedLineBreaks,
+    /// Each is a block of an Avro container file, which says where it ends.
+    AvroBlocks,
+    /// That could not be told.
+    Unmarked,
+}
+
+impl Ends {
+    /// What is put behind each message.
+    pub fn delimiter(self) -> &'static [u8] {
+        match self {
+            Ends::AvroBlocks => b"",
+            Ends::LineBreaks | Ends::QuotedLineBreaks | Ends::Unmarked => b"\n",
+        }
+    }
 }
 
 /// Why a message cannot be written in this format; it becomes a dead letter with this reason.

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{
-    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, FrameMeta, Framing, no_payload,
+    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing, no_payload,
 };
 use crate::config::parse;
 use crate::message::{BatchBuilder, MessageRef, Span};
@@ -57,8 +57,8 @@ impl Encoder for Raw {
         Ok(())
     }
 
-    fn may_hold_line_breaks(&self) -> bool {
-        true
+    fn ends(&self) -> Ends {
+        Ends::Unmarked
     }
 
     fn media_type(&self) -> &'static str {

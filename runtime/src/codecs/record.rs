@@ -11,7 +11,7 @@ use serde::de::{self, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::json::{describe, write_string};
-use super::{CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, FrameMeta, Framing};
+use super::{CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing};
 use crate::config::parse;
 use crate::message::{BatchBuilder, HeaderSpan, MessageRef, Span};
 
@@ -176,8 +176,8 @@ impl Encoder for Record {
         Ok(())
     }
 
-    fn may_hold_line_breaks(&self) -> bool {
-        false
+    fn ends(&self) -> Ends {
+        Ends::LineBreaks
     }
 
     fn media_type(&self) -> &'static str {

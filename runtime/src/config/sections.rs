@@ -13,9 +13,9 @@ use super::problem::Problem;
 use super::shape::{Field, Shape, fields_of};
 use super::validate::{self, Section, allowed};
 use super::{DeadLettersCommon, Parsed, SinkCommon, SinkSection, SourceCommon, SourceSection};
-use crate::codecs::{CODECS, CodecSpec};
+use crate::codecs::{CODECS, CodecSpec, Opened};
 use crate::config::assemble::Folders;
-use crate::pipeline::native::Natives;
+use crate::pipeline::native::{Convert, Natives};
 use crate::sinks::{SINKS, SinkContext};
 use crate::sources::{SOURCES, SourceContext};
 use crate::store::{Checkpoints, FailureCounts};
@@ -33,6 +33,10 @@ pub fn source(document: &mut Document, folders: &Folders, value: Value) -> Optio
     own.remove("type");
     let config = typed(document, section.at, Value::Object(own), spec.parse);
     let (common, config, codec) = (common?, config?, codec?);
+    let codec = match folders.is_for_tests {
+        true => codec,
+        false => opened(document, section.at, codec.open(&folders.base), &codec)?,
+    };
     let context = SourceContext {
         pipeline: folders.name.clone(),
         base: folders.base.clone(),
@@ -50,7 +54,12 @@ pub fn source(document: &mut Document, folders: &Folders, value: Value) -> Optio
         config.check(&context, &mut problems);
         foreign(document, section.at, problems);
     }
-    Some(SourceSection { kind: spec.name, config, codec, common, natives: Natives::new() })
+    let mut natives = Natives::new();
+    // In a test messages are given as plugins see them.
+    if !folders.is_for_tests && let Some(conversion) = codec.conversion() {
+        natives.push(Arc::new(Convert(conversion)));
+    }
+    Some(SourceSection { kind: spec.name, config, codec, common, natives })
 }
 
 /// A `[[sink]]`, the first of which has the number 0. Where it gives itself no name, `name` makes
@@ -97,6 +106,10 @@ fn sink_section<Common: DeserializeOwned + JsonSchema>(
     own.remove("type");
     let config = typed(document, section.at, Value::Object(own), spec.parse);
     let (common, config, codec) = (common?, config?, codec?);
+    let codec = match folders.is_for_tests {
+        true => codec,
+        false => opened(document, section.at, codec.open(&folders.base), &codec)?,
+    };
     let context = SinkContext {
         pipeline: folders.name.clone(),
         name: name(spec.name),
@@ -214,6 +227,22 @@ fn codec<T>(
             let shown = document.show(&at, &other);
             let message = format!("`codec` must be a name or a table, found {shown}");
             document.problem(&at, Mark::Value, message, Some("codec = \"json\"".into()));
+            None
+        }
+    }
+}
+
+/// The codec with the files that it names; what is wrong with them is told.
+fn opened<C: ?Sized>(
+    document: &mut Document,
+    at: &str,
+    opened: Opened<C>,
+    closed: &Arc<C>,
+) -> Option<Arc<C>> {
+    match opened {
+        Ok(opened) => Some(opened.unwrap_or_else(|| Arc::clone(closed))),
+        Err(problems) => {
+            foreign(document, &format!("{at}/codec"), problems);
             None
         }
     }

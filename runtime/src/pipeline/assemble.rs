@@ -16,7 +16,7 @@ use crate::dead_letters::store::DeadLetterStore;
 use crate::observe::metrics::Metrics;
 use crate::observe::waits::Waits;
 use crate::plugin::{Plugin, PluginEngine};
-use crate::sinks::{Sink, SinkContext, TransactionSettings};
+use crate::sinks::{Sink, SinkContext, TransactionSettings, prepared};
 use crate::sources::{OpenSource, Replay, SourceContext};
 use crate::state::States;
 use crate::store::DataFolder;
@@ -74,11 +74,11 @@ pub fn assemble(
             pipeline: name.clone(),
             name: sink_name.clone(),
             base: base.clone(),
-            codec,
+            codec: Arc::clone(&codec),
             transactions: transactions.clone(),
         };
         let sink = config.open(context).with_context(|| format!("sink {sink_name}"))?;
-        Ok(SinkPart { name: sink_name, common, traits, sink })
+        Ok(SinkPart { name: sink_name, common, traits, sink: prepared(codec, sink) })
     };
     let store = DeadLetterStore::new(folder, dead_letters.common.retention.0);
     let writer: Box<dyn DeadLetterWriter> = match dead_letters.to {

@@ -5,6 +5,7 @@
 
 use super::lane::Step;
 use super::native::NativeStep;
+use crate::codecs::Needs;
 use crate::dead_letters::Stage;
 use crate::message::Batch;
 use crate::plugin::{Passage, PluginIdentity, Processed};
@@ -22,6 +23,11 @@ impl Chain {
     /// Stages there are.
     pub fn len(&self) -> usize {
         self.natives.len() + self.plugins.len()
+    }
+
+    /// What has to be waited for before a stage can take a batch.
+    pub fn needs<'a>(&'a self, stage: usize, batch: &'a Batch) -> Option<Needs<'a>> {
+        self.natives.get(stage)?.needs(batch)
     }
 
     pub fn process(&mut self, stage: usize, batch: Batch, passage: &Passage) -> anyhow::Result<Processed> {

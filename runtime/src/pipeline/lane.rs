@@ -20,11 +20,15 @@ use super::desk::{DeskDoor, Origin, Why};
 use super::followers::FollowersDoor;
 use super::ledger::{Aside, Held};
 use super::native::NativeStep;
-use super::retry::next_delay;
+use super::retry::{next_delay, unavailable_delay};
 use super::swap::Mailbox;
+use crate::codecs::NotReady;
 use crate::dead_letters::Stage;
 use crate::message::{Batch, Row, SinkSet};
 use crate::plugin::{Determined, Epochs, FateVerdict, Passage, PluginIdentity, Processed};
+
+/// What a lane waits for, by the name that readiness tells.
+const CODEC: &str = "codec of the source";
 
 /// Batches on their way to a lane.
 pub const QUEUE: usize = 4;
@@ -136,6 +140,10 @@ impl Lane {
             if held.is_empty() {
                 return Ok(());
             }
+            if !self.has_what_it_needs(stage, &held).await? {
+                held.abandon();
+                return Ok(());
+            }
             let now_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
             let keeps_state = self.chain.plugin(stage).is_some_and(Step::keeps_state);
             let epochs = match keeps_state && !self.shared.positions_last {
@@ -153,6 +161,34 @@ impl Lane {
             self.send(origin, held).await;
         }
         Ok(())
+    }
+
+    /// Waits for what a stage needs to take these messages; false if they were revoked meanwhile.
+    async fn has_what_it_needs(&self, stage: usize, held: &Held) -> anyhow::Result<bool> {
+        let mut tries = 0;
+        while let Some(needs) = self.chain.needs(stage, held.batch()) {
+            let Err(why) = needs.await else { continue };
+            let NotReady { reason, retry_after, credentials, is_final } = why;
+            anyhow::ensure!(!is_final, "the codec of the source: {reason}");
+            if held.is_revoked() {
+                return Ok(false);
+            }
+            let retry = &self.shared.retry;
+            let delay = match credentials {
+                true => retry.max_delay.0.max(retry_after.unwrap_or_default()),
+                false => unavailable_delay(retry, tries, retry_after),
+            };
+            tries += 1;
+            tracing::warn!(pipeline = %self.shared.name, reason, ?delay, "the codec of the source waits for what it needs");
+            self.shared.count_error("source", "unavailable");
+            self.shared.waits.set(CODEC, reason);
+            tokio::time::sleep(delay).await;
+        }
+        if tries > 0 {
+            self.shared.waits.clear(CODEC);
+            tracing::info!(pipeline = %self.shared.name, "the codec of the source has what it needs");
+        }
+        Ok(true)
     }
 
     /// Gives up or parks what a step did not let pass. Returns what goes on now: without the

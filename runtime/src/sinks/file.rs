@@ -10,10 +10,10 @@ use async_trait::async_trait;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::append::{AppendFile, LineBreaks};
+use self::append::AppendFile;
 use super::lines::{encode_lines, reuse};
 use super::{CallError, Outcomes, Sink, SinkConfig, SinkContext, SinkSpec, SinkTraits};
-use crate::codecs::Encoder;
+use crate::codecs::{Encoder, Ends};
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
@@ -27,7 +27,7 @@ pub const SPEC: SinkSpec = SinkSpec {
     parse: |value| Ok(Box::new(parse::<FileSink>(value)?)),
 };
 
-/// Appends each message to a file, with a line break behind it. A message counts as delivered when
+/// Appends each message to a file, with a line break behind it, or as a block of an Avro container file. A message counts as delivered when
 /// it is fsynced, so large calls (`batch`, `linger`) are much faster than small ones. After a crash
 /// an unfinished last line is cut off. The file is locked against other writers.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -55,17 +55,6 @@ struct Rotate {
     keep: Option<usize>,
 }
 
-impl FileSink {
-    /// How messages end in the file, `None` if they could not be told apart.
-    fn line_breaks(codec: &dyn Encoder) -> Option<LineBreaks> {
-        if codec.media_type() == "text/csv" {
-            Some(LineBreaks::MayBeQuoted)
-        } else {
-            (!codec.may_hold_line_breaks()).then_some(LineBreaks::EndMessages)
-        }
-    }
-}
-
 impl SinkConfig for FileSink {
     fn check(&self, context: &SinkContext, problems: &mut Vec<Problem>) {
         let path = context.base.join(&self.path);
@@ -80,13 +69,13 @@ impl SinkConfig for FileSink {
                     .help("a file that can be fsynced, or `type = \"stdout\"`"),
             );
         }
-        if Self::line_breaks(&*context.codec).is_none() {
+        if context.codec.ends() == Ends::Unmarked {
             problems.push(
                 Problem::new(
                     "/codec",
                     "messages of this codec may hold line breaks and could not be told apart in a file",
                 )
-                .help("codec = \"lines\", \"json\" or \"record\""),
+                .help("codec = \"lines\", \"json\" or \"record\"; for Avro `framing = \"container\"`"),
             );
         }
         let Some(rotate) = &self.rotate else { return };
@@ -116,10 +105,8 @@ impl SinkConfig for FileSink {
     }
 
     fn open(self: Box<Self>, context: SinkContext) -> anyhow::Result<Box<dyn Sink>> {
-        let breaks = Self::line_breaks(&*context.codec)
-            .ok_or_else(|| anyhow::anyhow!("messages of this codec could not be told apart in a file"))?;
         let path = context.base.join(&self.path);
-        let mut file = AppendFile::new(path, context.codec.head(), breaks, self.rotate);
+        let mut file = AppendFile::new(path, context.codec.head(), context.codec.ends(), self.rotate);
         file.open()?;
         Ok(Box::new(Files { codec: context.codec, file: Arc::new(Mutex::new(file)), buffer: Vec::new() }))
     }

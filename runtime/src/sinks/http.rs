@@ -5,11 +5,11 @@ mod call;
 mod request;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Identity, Url, redirect};
+use reqwest::{Client, Url, redirect};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -19,11 +19,12 @@ use self::answer::Rules;
 use self::call::HttpCalls;
 use self::request::{IdempotencyKey, Requests};
 use super::{Sink, SinkConfig, SinkContext, SinkSpec, SinkTraits};
+use crate::codecs::Ends;
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
 use crate::dead_letters::REPLAYS_HEADER;
-use crate::tls;
+use crate::tls::{self, ClientTls};
 
 pub const SPEC: SinkSpec = SinkSpec {
     name: "http",
@@ -101,22 +102,10 @@ struct HttpSink {
     /// Where plugins make several messages of one, they must give each a value of its own.
     idempotency_from: Option<String>,
     /// How to trust the server, and be trusted by it.
-    tls: Option<Tls>,
+    tls: Option<ClientTls>,
     /// Send unencrypted (`http`) also to other machines.
     #[serde(default)]
     allow_plaintext: bool,
-}
-
-/// Files are PEM, relative to the pipeline file.
-#[derive(Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Tls {
-    /// Certificates of those who may sign the server's; by default those that the system trusts.
-    ca_file: Option<PathBuf>,
-    /// Our certificate, and those between it and its authority.
-    cert_file: Option<PathBuf>,
-    /// The private key of our certificate.
-    key_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -359,7 +348,7 @@ impl HttpSink {
             );
         }
         let codec = &context.codec;
-        if self.mode == Mode::Ndjson && (codec.may_hold_line_breaks() || codec.media_type() == "text/csv") {
+        if self.mode == Mode::Ndjson && codec.ends() != Ends::LineBreaks {
             problems.push(
                 Problem::new("/codec", "messages of this codec are not one a line")
                     .help("codec = \"json\" or \"record\""),
@@ -416,53 +405,6 @@ impl HttpSink {
             builder = builder.identity(identity);
         }
         builder.build().context("cannot set up the http client")
-    }
-}
-
-impl Tls {
-    fn check(&self, base: &Path, problems: &mut Vec<Problem>) {
-        if let Err(error) = self.authorities(base) {
-            problems.push(
-                Problem::new("/tls/ca_file", format!("{error:#}")).help("a PEM file with certificates"),
-            );
-        }
-        if self.cert_file.is_some() != self.key_file.is_some() {
-            problems.push(
-                Problem::new("/tls", "a certificate needs its key")
-                    .help("cert_file and key_file, or neither"),
-            );
-        } else if let Err(error) = self.identity(base) {
-            problems.push(
-                Problem::new("/tls/cert_file", format!("{error:#}"))
-                    .help("PEM files with a certificate and its key"),
-            );
-        }
-    }
-
-    fn authorities(&self, base: &Path) -> anyhow::Result<Option<Vec<Certificate>>> {
-        let Some(file) = &self.ca_file else { return Ok(None) };
-        let path = base.join(file);
-        let certificates = tls::read_certificates(&path)?;
-        let read = certificates
-            .iter()
-            .map(|certificate| Certificate::from_der(certificate))
-            .collect::<Result<_, _>>();
-        Ok(Some(read.with_context(|| format!("cannot use the certificates of {}", path.display()))?))
-    }
-
-    fn identity(&self, base: &Path) -> anyhow::Result<Option<Identity>> {
-        let (Some(certificate), Some(key)) = (&self.cert_file, &self.key_file) else { return Ok(None) };
-        let mut pem = Vec::new();
-        tls::read_certificates(&base.join(certificate))?;
-        tls::read_key(&base.join(key))?;
-        for file in [certificate, key] {
-            let path = base.join(file);
-            pem.extend(std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
-            pem.push(b'\n');
-        }
-        let identity = Identity::from_pem(&pem)
-            .with_context(|| format!("{} and {} do not go together", certificate.display(), key.display()))?;
-        Ok(Some(identity))
     }
 }
 

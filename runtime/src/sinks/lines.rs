@@ -11,14 +11,14 @@ pub const ENCODE_ERROR: &str = "encode-error";
 /// messages does not hold its memory for good.
 const KEPT_BYTES: usize = 8 << 20;
 
-/// Appends each message and a line break. Those that cannot be encoded are left out.
+/// Appends each message and what ends it. Those that cannot be encoded are left out.
 ///
 /// The outcomes are those of a write that succeeds.
 pub fn encode_lines(codec: &dyn Encoder, messages: &[MessageRef<'_>], out: &mut Vec<u8>) -> Outcomes {
     let mut rejected: Vec<(usize, Outcome)> = Vec::new();
     for (index, message) in messages.iter().enumerate() {
         match codec.encode(message, out) {
-            Ok(()) => out.push(b'\n'),
+            Ok(()) => out.extend_from_slice(codec.ends().delimiter()),
             Err(error) => {
                 rejected.push((index, Outcome::Reject { code: ENCODE_ERROR, reason: error.to_string() }));
             }

@@ -8,12 +8,14 @@ mod http;
 #[cfg(feature = "kafka")]
 mod kafka;
 mod lines;
+mod prepared;
 mod stdout;
 #[cfg(test)]
 mod testing;
 
 pub use http::answered;
 pub use lines::ENCODE_ERROR;
+pub use prepared::prepared;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::SinkContext;
-use crate::codecs::{EncodeError, Encoder};
+use crate::codecs::{EncodeError, Encoder, Ends};
 use crate::message::{Batch, BatchBuilder, Message, MessageRef, Position};
 
 /// Writes the payload as it is; refuses the payload `unencodable`.
@@ -28,8 +28,12 @@ impl Encoder for Plain {
         }
     }
 
-    fn may_hold_line_breaks(&self) -> bool {
-        self.media_type == "application/octet-stream"
+    fn ends(&self) -> Ends {
+        match self.media_type {
+            "application/octet-stream" => Ends::Unmarked,
+            "text/csv" => Ends::QuotedLineBreaks,
+            _ => Ends::LineBreaks,
+        }
     }
 
     fn media_type(&self) -> &'static str {

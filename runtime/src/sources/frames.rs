@@ -30,6 +30,8 @@ pub(super) struct Frames {
     offset: u64,
     /// Offset behind the last message that was given out.
     last_row: u64,
+    /// Messages up to here are not given out again.
+    settled: u64,
     /// Lines or records that were taken.
     record: u64,
     wants_head: bool,
@@ -47,6 +49,9 @@ pub(super) struct Start {
     pub partition: u32,
     /// Bytes of the stream before it.
     pub offset: u64,
+    /// Messages up to this offset, at or behind `offset`, were settled. Where a frame holds many messages it
+    /// may be in the middle of one.
+    pub settled: u64,
     /// Lines or records before it.
     pub record: u64,
     /// The stream's head, if the codec has one and it goes on behind it.
@@ -77,13 +82,17 @@ impl Frames {
         }
         Ok(Frames {
             framing: codec.framing(),
-            framer: Framer::new(codec.framing()),
+            framer: match start.head {
+                Some(_) => Framer::behind_head(codec.framing()),
+                None => Framer::new(codec.framing()),
+            },
             wants_head: decoder.has_head() && start.head.is_none(),
             decoder,
             max_message_bytes: max_message_bytes.min(MAX_MESSAGE_BYTES),
             partition: start.partition,
             offset: start.offset,
-            last_row: start.offset,
+            last_row: start.settled.max(start.offset),
+            settled: start.settled,
             record: start.record,
             mark_seen: (start.offset == 0).then_some(0),
             partial: Vec::new(),
@@ -239,7 +248,7 @@ impl Frames {
             return Ok(());
         }
         self.record += u64::from(!lines);
-        self.last_row = self.offset;
+        self.last_row = self.last_row.max(self.offset);
         let position = Position { partition: self.partition, offset: self.offset, record: self.record };
         let meta = FrameMeta { key: Span::ABSENT, headers: &[], timestamp_ms: now_ms, position };
         let content = if too_large { &content[..content.len().min(FIRST_PART_BYTES)] } else { content };
@@ -256,7 +265,10 @@ impl Frames {
             );
             out.rows.reject(frame, &meta, "too-large", reason);
         } else {
+            self.decoder.at(self.offset - frame_bytes, self.settled);
             out.rows.decode(&mut *self.decoder, content, frame, &meta);
+            // A frame may hold many messages, of which it was counted as one, or none.
+            self.record = self.decoder.last_record().unwrap_or(self.record);
         }
         Ok(())
     }
@@ -270,7 +282,7 @@ fn head_error(error: crate::codecs::DecodeError) -> anyhow::Error {
 pub(super) fn unit(framing: Framing) -> &'static str {
     match framing {
         Framing::Lines => "line",
-        Framing::Whole | Framing::Csv { .. } => "record",
+        Framing::Whole | Framing::Csv { .. } | Framing::AvroContainer => "record",
     }
 }
 

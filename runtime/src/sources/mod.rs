@@ -208,6 +208,9 @@ pub struct Replayed {
     pub read_at_ms: i64,
 }
 
+/// Code of what is no message of the codec.
+pub const DECODE_ERROR: &str = "decode-error";
+
 /// Something that was read and is no message, or one that is not tried any more. Its row holds the bytes as they were (or their
 /// first part, if there were too many).
 #[derive(Debug)]

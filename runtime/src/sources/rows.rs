@@ -1,6 +1,6 @@
 //! What sources read, made into a batch: messages, and rows that are none.
 
-use super::{ReadBatch, RejectedRow};
+use super::{DECODE_ERROR, ReadBatch, RejectedRow};
 use crate::codecs::{Decoder, FrameMeta};
 use crate::config::units::ByteSize;
 use crate::message::{BatchBuilder, Span};
@@ -26,7 +26,7 @@ impl Rows {
     /// Decodes a frame whose bytes are those of the span, or rejects it.
     pub fn decode(&mut self, decoder: &mut dyn Decoder, bytes: &[u8], frame: Span, meta: &FrameMeta<'_>) {
         if let Err(error) = decoder.decode(bytes, frame, meta, &mut self.builder) {
-            self.reject(frame, meta, "decode-error", error.to_string());
+            self.reject(frame, meta, DECODE_ERROR, error.to_string());
         }
     }
 

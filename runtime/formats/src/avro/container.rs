@@ -98,6 +98,11 @@ impl Container {
     }
 }
 
+/// How many values a block says that it has, from its first bytes; 0 if it says none.
+pub fn values_of(mut block: &[u8]) -> u64 {
+    varint(&mut block).unwrap_or(0)
+}
+
 /// A number as Avro writes it, zigzag in groups of seven bits; none below zero.
 fn varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut number = 0u64;

@@ -20,7 +20,7 @@ use apache_avro::schema::{NamesRef, ResolvedSchema};
 use apache_avro::writer::datum::GenericDatumWriter;
 use ouroboros::self_referencing;
 
-pub use container::{Container, block, head};
+pub use container::{Container, block, head, values_of};
 
 use self::input::Input;
 use self::plan::Plan;

@@ -5,9 +5,15 @@
 //! `source`. They are no plugins: they have no sandbox, no identity and no state, are not replaced
 //! while the pipeline runs, and must therefore bound what they do by themselves.
 
+mod convert;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
+
+pub use self::convert::Convert;
+
+use crate::codecs::Needs;
 
 use crate::message::{Batch, MAX_ARENA_BYTES, MessageRef, Span};
 use crate::plugin::{Fate, FateVerdict, Processed};
@@ -26,6 +32,12 @@ pub type Natives = Vec<Arc<dyn NativeSpec>>;
 
 /// A native step of one lane.
 pub trait NativeStep: Send {
+    /// What has to be waited for before this batch is processed, if anything; asked again afterwards. The
+    /// lane waits without end, and says so.
+    fn needs<'a>(&'a self, _batch: &'a Batch) -> Option<Needs<'a>> {
+        None
+    }
+
     /// What becomes of a batch; see [`each`]. An error means that it cannot run any more at all: the
     /// pipeline stops. [`FateVerdict::Retry`] is tried again as `[retry]` says, in its order.
     fn process(&mut self, batch: Batch) -> anyhow::Result<Processed>;

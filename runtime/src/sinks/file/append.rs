@@ -2,27 +2,19 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use anyhow::{Context, bail};
 
 use super::Rotate;
-
-/// What a line break says about the end of a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum LineBreaks {
-    /// Every one ends a message.
-    EndMessages,
-    /// Those between an odd and an even quotation mark do not (RFC 4180, section 2).
-    MayBeQuoted,
-}
+use crate::codecs::{Ends, Framer, Framing};
 
 pub struct AppendFile {
     path: PathBuf,
     head: Vec<u8>,
-    breaks: LineBreaks,
+    ends: Ends,
     rotate: Option<Rotate>,
     current: Option<Current>,
 }
@@ -42,13 +34,13 @@ impl AppendFile {
     pub fn new(
         path: PathBuf,
         head: Option<Vec<u8>>,
-        breaks: LineBreaks,
+        ends: Ends,
         rotate: Option<Rotate>,
     ) -> AppendFile {
-        AppendFile { path, head: head.unwrap_or_default(), breaks, rotate, current: None }
+        AppendFile { path, head: head.unwrap_or_default(), ends, rotate, current: None }
     }
 
-    /// Appends bytes that end with a line break; all of them are durable when it returns.
+    /// Appends bytes that end with a message; all of them are durable when it returns.
     ///
     /// # Errors
     /// What the system says. None of the bytes are left in the file then; should it refuse even to
@@ -84,6 +76,18 @@ impl AppendFile {
         Ok(())
     }
 
+    /// Blocks belong to the head of their file.
+    fn check_head(&self, file: &File) -> anyhow::Result<()> {
+        let mut head = vec![0; self.head.len()];
+        let is_ours = file.read_exact_at(&mut head, 0).is_ok() && head == self.head;
+        anyhow::ensure!(
+            is_ours,
+            "{} was begun with another schema, or by another program; move it away to begin a new one",
+            self.path.display()
+        );
+        Ok(())
+    }
+
     /// Makes sure that the file under this name is open, locked and ends with a whole message.
     pub fn open(&mut self) -> anyhow::Result<()> {
         if let Some(current) = &mut self.current {
@@ -106,13 +110,17 @@ impl AppendFile {
             tracing::info!(file = %self.path.display(), "the file was moved away or changed by others, opening it again");
             self.current = None;
         }
-        self.current = Some(Current::open(&self.path, self.breaks)?);
+        let current = Current::open(&self.path, self.ends)?;
+        if self.ends == Ends::AvroBlocks && current.durable > 0 {
+            self.check_head(&current.file)?;
+        }
+        self.current = Some(current);
         Ok(())
     }
 }
 
 impl Current {
-    fn open(path: &Path, breaks: LineBreaks) -> anyhow::Result<Current> {
+    fn open(path: &Path, ends: Ends) -> anyhow::Result<Current> {
         let cannot_open = || format!("cannot open {} to write to it", path.display());
         let folder = folder_of(path);
         let made =
@@ -131,7 +139,7 @@ impl Current {
         if !there.is_file() {
             bail!("{} is not a regular file, so nothing in it can be made durable", path.display());
         }
-        let durable = end_of_last_message(&mut file, breaks).with_context(cannot_open)?;
+        let durable = end_of_last_message(&mut file, ends).with_context(cannot_open)?;
         let mut current = Current {
             file,
             identity: (there.dev(), there.ino()),
@@ -194,11 +202,11 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 const BLOCK_BYTES: usize = 64 << 10;
 
 /// Where the last whole message of a file ends: 0 if it has none.
-fn end_of_last_message(file: &mut File, breaks: LineBreaks) -> io::Result<u64> {
+fn end_of_last_message(file: &mut File, ends: Ends) -> io::Result<u64> {
     let len = file.seek(SeekFrom::End(0))?;
     let mut block = vec![0; BLOCK_BYTES];
-    match breaks {
-        LineBreaks::EndMessages => {
+    match ends {
+        Ends::LineBreaks | Ends::Unmarked => {
             let mut end = len;
             while end > 0 {
                 let start = end.saturating_sub(BLOCK_BYTES as u64);
@@ -212,8 +220,27 @@ fn end_of_last_message(file: &mut File, breaks: LineBreaks) -> io::Result<u64> {
             }
             Ok(0)
         }
+        // Each says how long it is. A head alone is no message: it is written anew.
+        Ends::AvroBlocks => {
+            let mut framer = Framer::new(Framing::AvroContainer);
+            let (mut at, mut end, mut frames) = (0, 0, 0u64);
+            file.seek(SeekFrom::Start(0))?;
+            loop {
+                let count = file.read(&mut block)?;
+                if count == 0 {
+                    return Ok(if frames > 1 { end } else { 0 });
+                }
+                let mut next = &block[..count];
+                while let Some(taken) = framer.find_end(next) {
+                    frames += 1;
+                    end = at + (block[..count].len() - next.len() + taken) as u64;
+                    next = &next[taken..];
+                }
+                at += count as u64;
+            }
+        }
         // Whether a quotation mark opens or closes depends on all before it.
-        LineBreaks::MayBeQuoted => {
+        Ends::QuotedLineBreaks => {
             let (mut quoted, mut start, mut end) = (false, 0, 0);
             file.seek(SeekFrom::Start(0))?;
             loop {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use flate2::read::MultiGzDecoder;
+use millstream_formats::avro;
 
 use crate::codecs::{Framer, Framing};
 
@@ -89,6 +90,38 @@ impl Opened {
         })
     }
 
+    /// Of an Avro container file: where the block that holds this byte, or ends there, begins or ends, and how
+    /// many values come before.
+    pub fn block_of(&self, offset: u64) -> io::Result<(u64, u64)> {
+        let (mut input, mut framer) = (self.input()?.take(offset), Framer::new(Framing::AvroContainer));
+        let (mut at, mut block, mut values) = (0, 0, 0);
+        // The first bytes of the frame that is being read, in which a block says how many values it has.
+        let mut first = Vec::new();
+        let mut is_head = true;
+        let mut piece = vec![0; 64 << 10];
+        loop {
+            let read = input.read(&mut piece)?;
+            if read == 0 {
+                return Ok((block, values));
+            }
+            let mut next = &piece[..read];
+            while !next.is_empty() {
+                let end = framer.find_end(next);
+                let (frame, behind) = next.split_at(end.unwrap_or(next.len()));
+                let missing = FIRST_BYTES_OF_BLOCK.saturating_sub(first.len()).min(frame.len());
+                first.extend_from_slice(&frame[..missing]);
+                at += frame.len() as u64;
+                next = behind;
+                if end.is_some() {
+                    block = at;
+                    values += if is_head { 0 } else { avro::values_of(&first) };
+                    is_head = false;
+                    first.clear();
+                }
+            }
+        }
+    }
+
     /// The first frame that is not empty, without its line break.
     pub fn first_frame(&self, framing: Framing, max_bytes: usize) -> io::Result<Vec<u8>> {
         let (mut input, mut framer, mut frame) = (self.input()?, Framer::new(framing), Vec::new());
@@ -124,6 +157,9 @@ impl Opened {
         }
     }
 }
+
+/// Enough for the number of values of a block.
+const FIRST_BYTES_OF_BLOCK: usize = 10;
 
 /// Reads a file at a position of its own, so that several can read it.
 pub(super) struct Raw {

@@ -216,7 +216,13 @@ impl Files {
         let partition = self.table.add(name, opened, head, mark.as_ref());
         let mut start = Start { partition, ..Start::default() };
         if let Some(mark) = mark {
-            (start.offset, start.record) = (mark.offset, mark.record);
+            (start.offset, start.settled, start.record) = (mark.offset, mark.offset, mark.record);
+            if self.framing == Framing::AvroContainer {
+                // The mark may be that of a message in the middle of a block, which is then read again.
+                (start.offset, start.record) = opened.block_of(mark.offset).map_err(failed)?;
+                input = opened.input().map_err(failed)?;
+                input.skip_to(start.offset).map_err(failed)?;
+            }
             if self.has_head {
                 start.head = Some(opened.first_frame(self.framing, self.max_head_bytes).map_err(failed)?);
             }

@@ -1,0 +1,118 @@
+//! Codecs of formats with types: `avro`, `protobuf`, `msgpack`, `cbor`, and `json` with a registry.
+//!
+//! A payload is brought from its format into what plugins see ([`Payload`]), and back, through the values of
+//! the crate `millstream-formats`. Reading does so in the lanes ([`Conversion`]), so that a dead letter holds
+//! the bytes as they were read (P5) and its replay is converted again.
+
+mod avro;
+mod container;
+mod files;
+mod plain;
+mod protobuf;
+mod registered;
+mod registry;
+mod subject;
+
+use millstream_formats::{ExtraFields, Value, cbor, json, msgpack};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use avro::SPEC as AVRO;
+pub use plain::{CBOR, MSGPACK};
+pub use protobuf::SPEC as PROTOBUF;
+
+use super::{Conversion, DecodeError, EncodeError, Needs, no_payload};
+use crate::message::MessageRef;
+
+/// What plugins see of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Payload {
+    /// JSON. What it has no type for is a string, see `docs/formats.md`.
+    #[default]
+    Json,
+    /// CBOR, which keeps the types.
+    Cbor,
+    /// MessagePack, which keeps most of them.
+    Msgpack,
+}
+
+/// What becomes of fields that a schema does not have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Extra {
+    /// The message becomes a dead letter whose reason names the field.
+    #[default]
+    Reject,
+    /// They are left out.
+    Drop,
+}
+
+impl From<Extra> for ExtraFields {
+    fn from(extra: Extra) -> ExtraFields {
+        match extra {
+            Extra::Reject => ExtraFields::Reject,
+            Extra::Drop => ExtraFields::Drop,
+        }
+    }
+}
+
+impl Payload {
+    fn write(self, value: &Value, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        match self {
+            Payload::Json => json::encode(value, out),
+            Payload::Cbor => cbor::encode(value, out),
+            Payload::Msgpack => msgpack::encode(value, out),
+        }
+        .map_err(|error| DecodeError(format!("what it holds cannot be written for the plugins: {error}")))
+    }
+
+    fn read(self, message: &MessageRef<'_>) -> Result<Value, EncodeError> {
+        let payload = message.payload().ok_or_else(no_payload)?;
+        match self {
+            Payload::Json => json::decode(payload),
+            Payload::Cbor => cbor::decode(payload),
+            Payload::Msgpack => msgpack::decode(payload),
+        }
+        .map_err(|error| EncodeError(format!("the payload cannot be read: {error}")))
+    }
+}
+
+/// Reads a format that says all itself, or whose schema is known.
+trait Reads: Send + Sync {
+    fn decode(&self, bytes: &[u8]) -> Result<Value, millstream_formats::Error>;
+}
+
+/// Writes such a format.
+trait Writes: Send + Sync {
+    /// Appends the value; nothing on an error.
+    fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), millstream_formats::Error>;
+}
+
+/// From a format into what plugins see.
+struct Convert<F> {
+    format: F,
+    payload: Payload,
+}
+
+impl<F: Reads> Conversion for Convert<F> {
+    fn needs(&self, _payload: &[u8]) -> Option<Needs<'_>> {
+        None
+    }
+
+    fn convert(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let value = self.format.decode(payload).map_err(|error| DecodeError(error.to_string()))?;
+        self.payload.write(&value, out)
+    }
+}
+
+/// Appends a message in a format; nothing on an error.
+fn encode(
+    format: &dyn Writes,
+    payload: Payload,
+    message: &MessageRef<'_>,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let value = payload.read(message)?;
+    format.encode(&value, out).map_err(|error| EncodeError(error.to_string()))
+}

@@ -1,0 +1,338 @@
+//! `protobuf`: by a schema of files, or of a registry.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use millstream_formats::protobuf::{Descriptors, Message, UnknownFields, read_indexes, write_indexes};
+use millstream_formats::{Error, Value};
+use millstream_registry::{Kind, Resolved};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::registered::{Compiled, Pinned, Reading, Writing, cache};
+use super::registry::{Names, RegistryKeys};
+use super::subject::{Subject, only_for, within_registry};
+use super::{Convert, Extra, Payload, Reads, Writes, encode};
+use crate::codecs::raw::AsItIs;
+use crate::codecs::{
+    CodecSpec, Conversion, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs, Opened,
+};
+use crate::config::problem::Problem;
+use crate::config::{Parsed, parse};
+use crate::message::MessageRef;
+
+pub const SPEC: CodecSpec = CodecSpec {
+    name: "protobuf",
+    schema: || schemars::schema_for!(Protobuf),
+    example: "codec = { type = \"protobuf\", files = [\"shop/order.proto\"], include = [\"proto\"], message = \"shop.Order\" }",
+    decoder: |value| Ok(Arc::new(Protobuf::for_reading(parse(value)?)?)),
+    encoder: |value| Ok(Arc::new(Protobuf::for_writing(parse(value)?)?)),
+};
+
+/// Protocol Buffers, proto2 and proto3, one message of it a message. Plugins see JSON, or what `payload` says.
+/// See `docs/formats.md` for what becomes of which type.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Protobuf {
+    /// Files of the schema (`.proto`), compiled when the pipeline starts: each is looked for in the folders of
+    /// `include`.
+    #[serde(default)]
+    files: Vec<PathBuf>,
+    /// Folders in which `files` and what they import are, relative to the pipeline file; by default that of
+    /// the pipeline file.
+    #[serde(default)]
+    include: Vec<PathBuf>,
+    /// A compiled schema in place of `files`, as `protoc --include_imports --descriptor_set_out` writes it.
+    descriptor_set: Option<PathBuf>,
+    /// Full name of the message: `shop.v1.Order`. With a `registry`, where messages that are read say which
+    /// one they are, it is for writing: the one of the schema, by default its first.
+    message: Option<String>,
+    /// Where schemas are registered. Messages then name theirs by its id (Confluent's wire format).
+    registry: Option<RegistryKeys>,
+    /// For writing with a `registry`: how its subject is named.
+    #[serde(default)]
+    subject_names: Names,
+    /// For writing with a `registry`: the topic in the name of the subject.
+    topic: Option<String>,
+    /// For writing with a `registry`: the subject itself, whatever `subject_names` says.
+    subject: Option<String>,
+    /// What plugins see of a message.
+    #[serde(default)]
+    payload: Payload,
+    /// For reading: what becomes of fields that the schema does not have, such as those of a newer one.
+    #[serde(default)]
+    unknown_fields: Extra,
+    /// For writing: what becomes of fields that the schema does not have.
+    #[serde(default)]
+    extra_fields: Extra,
+}
+
+impl From<Extra> for UnknownFields {
+    fn from(extra: Extra) -> UnknownFields {
+        match extra {
+            Extra::Reject => UnknownFields::Reject,
+            Extra::Drop => UnknownFields::Drop,
+        }
+    }
+}
+
+impl Protobuf {
+    fn for_reading(self) -> Parsed<Protobuf> {
+        let mut problems = self.problems();
+        let given = [
+            ("topic", self.topic.is_some()),
+            ("subject", self.subject.is_some()),
+            ("subject_names", self.subject_names != Names::default()),
+            ("extra_fields", self.extra_fields != Extra::default()),
+        ];
+        only_for("writing", &given, &mut problems);
+        if self.registry.is_some() && self.message.is_some() {
+            problems.push(
+                Problem::new("/message", "messages with a `registry` say themselves which one they are")
+                    .help("remove it"),
+            );
+        }
+        if problems.is_empty() { Ok(self) } else { Err(problems) }
+    }
+
+    fn for_writing(self) -> Parsed<Protobuf> {
+        let mut problems = self.problems();
+        only_for("reading", &[("unknown_fields", self.unknown_fields != Extra::default())], &mut problems);
+        if self.registry.is_some() {
+            self.subject().check(self.message.is_some(), &mut problems);
+        }
+        if problems.is_empty() { Ok(self) } else { Err(problems) }
+    }
+
+    fn problems(&self) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let has_schema = !self.files.is_empty() || self.descriptor_set.is_some();
+        match (&self.registry, has_schema) {
+            (Some(_), true) => problems.push(
+                Problem::new("/registry", "the schema is that of the registry, so there is none in files")
+                    .help("remove `files` and `descriptor_set`, or `registry`"),
+            ),
+            (None, false) => problems.push(
+                Problem::new("", "there is no schema")
+                    .help("files = [\"order.proto\"], or a `descriptor_set`, or a `registry`"),
+            ),
+            (None, true) if self.message.is_none() => problems.push(
+                Problem::new("", "it is not said which message it is").help("message = \"shop.v1.Order\""),
+            ),
+            _ => {}
+        }
+        if !self.files.is_empty() && self.descriptor_set.is_some() {
+            problems.push(
+                Problem::new("/descriptor_set", "the schema is in `files` already").help("one of the two"),
+            );
+        }
+        problems
+    }
+
+    fn subject(&self) -> Subject<'_> {
+        let (subject, topic) = (self.subject.as_deref(), self.topic.as_deref());
+        Subject { subject, topic, names: self.subject_names }
+    }
+
+    /// The message of a schema in files.
+    fn message(&self, base: &Path) -> Parsed<Message> {
+        let one = |problem: Problem| vec![problem];
+        let descriptors = match &self.descriptor_set {
+            Some(file) => {
+                let at = "/descriptor_set";
+                let path = base.join(file);
+                let set = std::fs::read(&path).map_err(|error| {
+                    one(Problem::new(at, format!("cannot read {}: {error}", path.display())))
+                })?;
+                Descriptors::from_set(&set).map_err(|error| one(Problem::new(at, error.to_string())))?
+            }
+            None => {
+                let mut include: Vec<PathBuf> = self.include.iter().map(|folder| base.join(folder)).collect();
+                if include.is_empty() {
+                    include.push(base.to_owned());
+                }
+                Descriptors::from_files(&self.files, &include)
+                    .map_err(|error| one(Problem::new("/files", error.to_string())))?
+            }
+        };
+        let name = self.message.as_deref().unwrap_or_default();
+        let message =
+            descriptors.message(name).map_err(|error| one(Problem::new("/message", error.to_string())))?;
+        Ok(message
+            .with_unknown_fields(self.unknown_fields.into())
+            .with_extra_fields(self.extra_fields.into()))
+    }
+}
+
+impl DecoderConfig for Protobuf {
+    fn framing(&self) -> Framing {
+        Framing::Whole
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::new(AsItIs)
+    }
+
+    fn open(&self, base: &Path) -> Opened<dyn DecoderConfig> {
+        let payload = self.payload;
+        let conversion: Arc<dyn Conversion> = match &self.registry {
+            None => Arc::new(Convert { format: self.message(base)?, payload }),
+            Some(registry) => {
+                let keep = registry.keep();
+                let registry = registry.open(base).map_err(within_registry)?;
+                let settings = Messages { unknown: self.unknown_fields, message: None };
+                Arc::new(Reading::<File> { cache: cache(registry, keep, settings), payload })
+            }
+        };
+        Ok(Some(Arc::new(OpenProtobuf(conversion))))
+    }
+}
+
+/// With its schema.
+struct OpenProtobuf(Arc<dyn Conversion>);
+
+impl DecoderConfig for OpenProtobuf {
+    fn framing(&self) -> Framing {
+        Framing::Whole
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::new(AsItIs)
+    }
+
+    fn conversion(&self) -> Option<Arc<dyn Conversion>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+const MEDIA_TYPE: &str = "application/protobuf";
+
+impl Encoder for Protobuf {
+    fn open(&self, base: &Path) -> Opened<dyn Encoder> {
+        let payload = self.payload;
+        let Some(registry) = &self.registry else {
+            return Ok(Some(Arc::new(ProtobufEncoder { message: self.message(base)?, payload })));
+        };
+        let keep = registry.keep();
+        let registry = registry.open(base).map_err(within_registry)?;
+        let settings = Messages { unknown: Extra::Reject, message: self.message.clone() };
+        Ok(Some(Arc::new(RegisteredProtobuf(Writing {
+            cache: cache(registry, keep, settings),
+            subject: self.subject().name(self.message.as_deref().unwrap_or_default()),
+            pinned: Pinned::Latest,
+            payload,
+            extra: self.extra_fields,
+            current: Mutex::default(),
+        }))))
+    }
+
+    fn encode(&self, _message: &MessageRef<'_>, _out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        Err(EncodeError("its schema was not read".into()))
+    }
+
+    fn ends(&self) -> Ends {
+        Ends::Unmarked
+    }
+
+    fn media_type(&self) -> &'static str {
+        MEDIA_TYPE
+    }
+}
+
+impl Reads for Message {
+    fn decode(&self, bytes: &[u8]) -> Result<Value, Error> {
+        Message::decode(self, bytes)
+    }
+}
+
+impl Writes for Message {
+    fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
+        let before = out.len();
+        Message::encode(self, value, out).inspect_err(|_| out.truncate(before))
+    }
+}
+
+struct ProtobufEncoder {
+    message: Message,
+    payload: Payload,
+}
+
+impl Encoder for ProtobufEncoder {
+    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        encode(&self.message, self.payload, message, out)
+    }
+
+    fn ends(&self) -> Ends {
+        Ends::Unmarked
+    }
+
+    fn media_type(&self) -> &'static str {
+        MEDIA_TYPE
+    }
+}
+
+struct RegisteredProtobuf(Writing<File>);
+
+impl Encoder for RegisteredProtobuf {
+    fn prepare(&self) -> Option<Needs<'_>> {
+        Some(self.0.prepare())
+    }
+
+    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.0.encode(message, out)
+    }
+
+    fn ends(&self) -> Ends {
+        Ends::Unmarked
+    }
+
+    fn media_type(&self) -> &'static str {
+        MEDIA_TYPE
+    }
+}
+
+/// What is wanted of the messages of a file in a registry.
+#[derive(Clone)]
+struct Messages {
+    unknown: Extra,
+    /// The one to write, by default the first.
+    message: Option<String>,
+}
+
+/// A file in a registry. Which of its messages one is says a list of indexes before it.
+struct File {
+    descriptors: Descriptors,
+    unknown: Extra,
+    written: Message,
+}
+
+impl Compiled for File {
+    type Settings = Messages;
+
+    fn compile(schema: &Resolved, settings: &Messages) -> Result<File, String> {
+        if schema.schema.kind != Kind::Protobuf {
+            return Err(format!("it is {}, not Protocol Buffers", schema.schema.kind));
+        }
+        let references: Vec<(&str, &str)> =
+            schema.dependencies.iter().map(|other| (other.name.as_str(), other.text.as_str())).collect();
+        let descriptors = Descriptors::from_sources(&schema.schema.text, &references);
+        let descriptors = descriptors.map_err(|error| error.to_string())?;
+        let written = match &settings.message {
+            Some(name) => descriptors.message(name),
+            None => descriptors.message_at_indexes(&[0]),
+        };
+        let written = written.map_err(|error| error.to_string())?;
+        Ok(File { descriptors, unknown: settings.unknown, written })
+    }
+
+    fn decode(&self, mut bytes: &[u8]) -> Result<Value, Error> {
+        let indexes = read_indexes(&mut bytes)?;
+        let message = self.descriptors.message_at_indexes(&indexes)?;
+        message.with_unknown_fields(self.unknown.into()).decode(bytes)
+    }
+
+    fn encode(&self, value: &Value, extra: Extra, out: &mut Vec<u8>) -> Result<(), Error> {
+        write_indexes(self.written.message_index_path(), out);
+        self.written.clone().with_extra_fields(extra.into()).encode(value, out)
+    }
+}

@@ -1,0 +1,151 @@
+//! Messages that name their schema in a registry (Confluent's wire format): a zero byte, the id of the schema
+//! in four bytes, and what the format has behind it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use millstream_formats::{Error as FormatError, Value};
+use millstream_registry::{Cache, Error, Keep, Registry, Resolved, Schema, framing};
+
+use super::{Extra, Payload};
+use crate::codecs::{Conversion, DecodeError, EncodeError, Needs, NotReady};
+use crate::message::MessageRef;
+
+/// What is made of a schema of a registry.
+pub trait Compiled: Sized + Send + Sync + 'static {
+    /// What there is besides the schema itself.
+    type Settings: Clone + Send + Sync + 'static;
+
+    /// # Errors
+    /// Why nothing can be made of it.
+    fn compile(schema: &Resolved, settings: &Self::Settings) -> Result<Self, String>;
+
+    /// Decodes what stands behind the id.
+    fn decode(&self, bytes: &[u8]) -> Result<Value, FormatError>;
+
+    /// Appends what stands behind the id.
+    fn encode(&self, value: &Value, extra: Extra, out: &mut Vec<u8>) -> Result<(), FormatError>;
+}
+
+/// What is known of the schemas of a registry.
+pub fn cache<C: Compiled>(registry: Registry, keep: Keep, settings: C::Settings) -> Arc<Cache<C>> {
+    Arc::new(Cache::new(Arc::new(registry), keep, move |schema| C::compile(schema, &settings)))
+}
+
+/// From messages that name their schema into what plugins see.
+pub struct Reading<C> {
+    pub cache: Arc<Cache<C>>,
+    pub payload: Payload,
+}
+
+impl<C: Compiled> Conversion for Reading<C> {
+    fn needs(&self, payload: &[u8]) -> Option<Needs<'_>> {
+        let (id, _) = framing::parse(payload).ok()?;
+        if self.cache.get(id).is_some() || self.cache.missing(id).is_some() {
+            return None;
+        }
+        Some(Box::pin(async move {
+            match self.cache.fetch(id).await {
+                Err(error) if !error.is_of_the_schema() => Err(not_ready(&error)),
+                // What became of it is known now.
+                _ => Ok(()),
+            }
+        }))
+    }
+
+    fn convert(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let (id, rest) = framing::parse(payload).map_err(|error| DecodeError(error.to_string()))?;
+        let Some(compiled) = self.cache.get(id) else {
+            let why = self.cache.missing(id).map_or_else(|| "it was not asked for".into(), |e| e.to_string());
+            return Err(DecodeError(format!("its schema {id} is not there: {why}")));
+        };
+        let value = compiled.decode(rest).map_err(|error| DecodeError(format!("by schema {id}: {error}")))?;
+        self.payload.write(&value, out)
+    }
+}
+
+/// Which schema a sink writes by.
+pub enum Pinned<C> {
+    /// The newest version of the subject.
+    Latest,
+    /// This one, which is looked up in the subject, or registered there.
+    This { schema: Schema, compiled: Arc<C>, register: bool },
+}
+
+/// What writes messages that name their schema.
+pub struct Writing<C> {
+    pub cache: Arc<Cache<C>>,
+    pub subject: String,
+    pub pinned: Pinned<C>,
+    pub payload: Payload,
+    pub extra: Extra,
+    /// The schema and its id, once they are known.
+    pub current: Mutex<Option<(u32, Arc<C>)>>,
+}
+
+impl<C: Compiled> Writing<C> {
+    /// Finds out by which schema to write. Asks the registry only where that is not known, or may have
+    /// changed.
+    pub fn prepare(&self) -> Needs<'_> {
+        if matches!(self.pinned, Pinned::This { .. }) && self.current().is_some() {
+            return Box::pin(std::future::ready(Ok(())));
+        }
+        Box::pin(async move {
+            let found = self.find().await.map_err(|error| match error {
+                // Until somebody registers it.
+                Error::NotFound { .. } => {
+                    let help = match &self.pinned {
+                        Pinned::Latest => "",
+                        Pinned::This { .. } => "; `register = true` registers it",
+                    };
+                    NotReady { reason: format!("{error}{help}"), ..not_ready(&error) }
+                }
+                error if error.is_of_the_schema() => NotReady { is_final: true, ..not_ready(&error) },
+                error => not_ready(&error),
+            })?;
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+            Ok(())
+        })
+    }
+
+    async fn find(&self) -> Result<(u32, Arc<C>), Error> {
+        match &self.pinned {
+            Pinned::Latest => {
+                let latest = self.cache.latest(&self.subject).await?;
+                Ok((latest.id, latest.value))
+            }
+            Pinned::This { schema, compiled, register } => {
+                let registry = self.cache.registry();
+                let id = match register {
+                    true => registry.register(&self.subject, schema).await?,
+                    false => registry.find(&self.subject, schema).await?.id,
+                };
+                Ok((id, Arc::clone(compiled)))
+            }
+        }
+    }
+
+    fn current(&self) -> Option<(u32, Arc<C>)> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let (id, compiled) =
+            self.current().ok_or_else(|| EncodeError("its schema is not known yet".into()))?;
+        let value = self.payload.read(message)?;
+        let before = out.len();
+        framing::write(id, out);
+        compiled.encode(&value, self.extra, out).map_err(|error| {
+            out.truncate(before);
+            EncodeError(format!("by schema {id} of {}: {error}", self.subject))
+        })
+    }
+}
+
+fn not_ready(error: &Error) -> NotReady {
+    NotReady {
+        reason: error.to_string(),
+        retry_after: error.retry_after(),
+        credentials: matches!(error, Error::Refused { .. }),
+        is_final: false,
+    }
+}
