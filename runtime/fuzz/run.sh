@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Runs the fuzzers, each for so many seconds: run.sh SECONDS
+# Runs the fuzzers, each for so many seconds, or those that are named: run.sh SECONDS [NAME...]
 #
 # With the compiler that builds everything else. It can count branches for libFuzzer, but has none of
 # the sanitizers, which only a nightly has: a panic, an overflow or a failed assertion is found, and
-# there is no unsafe code in what is fuzzed. Branches are counted in the crate `millstream` alone: its
-# dependencies are those that the release has, and are built once. `cargo fuzz run` works here too.
+# there is no unsafe code in what is fuzzed. Branches are counted in the crates `millstream` and
+# `millstream-formats` alone: their dependencies are those that the release has, and are built once.
+# `cargo fuzz run` works here too.
 #
 #   CARGO_TARGET_DIR    where the release is built
 set -euo pipefail
 
-seconds=${1:?usage: run.sh SECONDS}
+seconds=${1:?usage: run.sh SECONDS [NAME...]}
+shift
+[ $# -gt 0 ] || set -- guest-results record cbor json-value msgpack protobuf
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}
@@ -19,12 +22,12 @@ export RUSTC_WORKSPACE_WRAPPER=$PWD/instrument.sh
 cargo build --release --locked --package millstream-fuzz
 unset RUSTC_WORKSPACE_WRAPPER
 
-for name in guest-results record; do
+for name in "$@"; do
     # What was found to reach more is kept for the next time.
     corpus=$target/fuzz/$name
     mkdir -p "$corpus"
     seeds=()
-    [ "$name" = record ] && seeds=("$PWD/seeds/record")
+    [ -d "$PWD/seeds/$name" ] && seeds=("$PWD/seeds/$name")
     echo "== fuzz $name for $seconds s"
     "$target/release/fuzz-$name" -max_total_time="$seconds" -max_len=2048 -timeout=10 -rss_limit_mb=1024 \
         -print_final_stats=1 -print_funcs=0 -artifact_prefix="$target/fuzz/failed-$name-" "$corpus" ${seeds[@]+"${seeds[@]}"}

@@ -1,4 +1,9 @@
 //! CBOR (RFC 8949), with the tags for what the model has a type for.
+//!
+//! The rows of the table in `runtime/docs/formats.md` are tested in `examples_are_read`,
+//! `what_has_a_tag_keeps_its_type`, `what_has_no_tag_is_a_text` and
+//! `what_has_no_place_in_the_model_is_refused`, and all together in `cbor_gives_back_what_it_can` and
+//! `cbor_goes_both_ways`.
 
 use ciborium_io::Read;
 use ciborium_ll::{Decoder, Encoder, Header, simple};
@@ -7,7 +12,7 @@ use num_traits::{Signed, ToPrimitive};
 
 use crate::entries::{Entries, place_of};
 use crate::error::At;
-use crate::json::deeper;
+use crate::json::{deeper, is_too_long};
 use crate::model::{Decimal, Timestamp, Unit, Value};
 use crate::wanted::{self, plain_text};
 use crate::{Error, MAX_DEPTH};
@@ -28,11 +33,8 @@ const SELF_DESCRIBED: u64 = 55799;
 /// More tags before one item than anyone has a use for.
 const MAX_TAGS: usize = 8;
 
-/// The longest number that is read, as JSON has it: 415 bytes have no more than 1000 digits.
-const MAX_BIG: usize = 415;
-
-/// The largest exponent of a decimal, as JSON has it: it is as many zeros where it is written out.
-const MAX_EXPONENT: i64 = 1000;
+/// The longest number that is read: 414 bytes have 997 digits, and JSON reads up to 1000.
+const MAX_BIG: usize = 414;
 
 /// Why nothing fails that writes to a `Vec`.
 const TAKES_ALL: &str = "a Vec takes all";
@@ -247,10 +249,14 @@ fn decimal(parts: &[Value]) -> Result<Value, Error> {
         Value::Decimal(Decimal { unscaled, scale: 0 }) => unscaled.clone(),
         other => return Err(Error::new(format!("{} where a decimal has an integer", other.kind()))),
     };
-    if exponent.unsigned_abs() > MAX_EXPONENT as u64 {
-        return Err(Error::new(format!("a decimal with the exponent {exponent}, beyond {MAX_EXPONENT}")));
+    // A bit is 0.30103 digits.
+    let digits = unscaled.bits() as usize * 30103 / 100_000 + 1;
+    match i32::try_from(exponent.saturating_neg()) {
+        Ok(scale) if !is_too_long(digits, scale) => Ok(Value::Decimal(Decimal { unscaled, scale })),
+        _ => Err(Error::new(format!(
+            "a decimal of {digits} digits with the exponent {exponent}: too long to be written out"
+        ))),
     }
-    Ok(Value::Decimal(Decimal { unscaled, scale: -*exponent as i32 }))
 }
 
 /// Appends the value as a CBOR data item.

@@ -158,14 +158,24 @@ pub fn decimal(text: &str) -> Result<Decimal, Error> {
         return Err(wrong());
     }
     let scale = fraction.len() as i32 - exponent.clamp(-2 * MAX_DIGITS as i32, 2 * MAX_DIGITS as i32);
-    if scale.unsigned_abs() as usize > MAX_DIGITS {
-        return Err(Error::new(format!("{text} has an exponent beyond {MAX_DIGITS}")));
+    if is_too_long(digits.len() + fraction.len(), scale) {
+        return Err(Error::new(format!("{text} has more than {MAX_DIGITS} digits, written out")));
     }
     let unscaled: BigInt = format!("{whole}{fraction}").parse().map_err(|_| wrong())?;
     Ok(match scale {
         0.. => Decimal { unscaled, scale },
         _ => Decimal { unscaled: unscaled * BigInt::from(10).pow(scale.unsigned_abs()), scale: 0 },
     })
+}
+
+/// Whether a decimal of so many digits would be too long to be read again, once it is written out: with a sign,
+/// a point and a zero before that.
+pub(crate) fn is_too_long(digits: usize, scale: i32) -> bool {
+    let written = match usize::try_from(scale) {
+        Ok(scale) => digits.max(scale),
+        Err(_) => digits.saturating_add(scale.unsigned_abs() as usize),
+    };
+    written > MAX_DIGITS - 3
 }
 
 /// Appends the value as JSON, on one line.

@@ -1,4 +1,9 @@
 //! MessagePack. Its type -1 of extensions is a timestamp; the others are nobody's in particular.
+//!
+//! The rows of the table in `runtime/docs/formats.md` are tested in `values_are_read_in_every_length`,
+//! `a_map_with_texts_for_keys_is_a_record`, `a_timestamp_is_as_precise_as_it_was`,
+//! `what_has_no_place_in_the_model_is_refused` and `what_has_no_type_is_a_text`, and all together in
+//! `msgpack_gives_back_what_it_can` and `msgpack_goes_both_ways`.
 
 use rmp::Marker;
 use rmp::decode::{RmpRead, read_marker};

@@ -100,7 +100,7 @@ proptest! {
     fn what_is_cut_short_or_garbled_is_refused_or_read(
         value in values::value(),
         at in any::<prop::sample::Index>(),
-        bit in 0..8,
+        bit in 0u8..8,
     ) {
         for (encode, decode) in [
             (msgpack::encode as fn(&Value, &mut Vec<u8>) -> _, msgpack::decode as fn(&[u8]) -> _),
@@ -137,7 +137,8 @@ proptest! {
     fn protobuf_gives_back_all(( schema, values) in schema_and_value()) {
         let text = schema.text();
         let message = Descriptors::from_sources(&text, &[]).unwrap().message("generated.M0").unwrap();
-        let pool = linked(&text);
+        let set = schemas::descriptor_set(&text);
+        let pool = prost_reflect::DescriptorPool::decode(set.as_slice()).unwrap();
         let described = pool.get_message_by_name("generated.M0").unwrap();
         for value in values {
             let mut out = Vec::new();
@@ -147,8 +148,11 @@ proptest! {
             let theirs = DynamicMessage::decode(described.clone(), out.as_slice()).unwrap();
             prop_assert_eq!(theirs.unknown_fields().count(), 0);
             let written = prost::Message::encode_to_vec(&theirs);
-            prop_assert_eq!(written.len(), out.len());
-            // Their maps are in no order; other fields are in ours.
+            // Their maps are in no order, and without keys and values that are defaults. To them -0.0 is a
+            // default too, which it is not to others.
+            if !text.contains("map<") && !format!("{value:?}").contains("-0.0") {
+                prop_assert_eq!(&written, &out);
+            }
             let ours = message.decode(&written).unwrap();
             let theirs = DynamicMessage::decode(described.clone(), written.as_slice()).unwrap();
             out.clear();
@@ -170,25 +174,6 @@ proptest! {
             same(&message.decode(&out).unwrap(), &value);
         }
     }
-}
-
-fn linked(text: &str) -> prost_reflect::DescriptorPool {
-    use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
-    struct Text(String);
-    impl FileResolver for Text {
-        fn open_file(&self, name: &str) -> Result<File, protox::Error> {
-            match name {
-                "generated.proto" => File::from_source(name, &self.0),
-                _ => Err(protox::Error::file_not_found(name)),
-            }
-        }
-    }
-    let mut resolver = ChainFileResolver::new();
-    resolver.add(Text(text.to_owned()));
-    resolver.add(GoogleFileResolver::new());
-    let mut compiler = protox::Compiler::with_file_resolver(resolver);
-    compiler.include_imports(true).open_file("generated.proto").unwrap();
-    prost_reflect::DescriptorPool::decode(compiler.encode_file_descriptor_set().as_slice()).unwrap()
 }
 
 /// With maps in the order of their keys.

@@ -139,7 +139,7 @@ fn what_has_no_place_in_the_model_is_refused() {
         ("c1f97e00", "NaN s after 1970 are no timestamp"),
         ("c201", "tag 2 with an integer: bytes is wanted"),
         ("c48101", "a decimal is a list of an exponent and a number"),
-        ("c4821903e901", "a decimal with the exponent 1001, beyond 1000"),
+        ("c4821903e901", "a decimal of 1 digits with the exponent 1001: too long"),
         ("c4820161", "/1: no CBOR: it is cut short"),
         ("d8254100", "1 bytes are no UUID, which has 16"),
         ("d8641b0000ffffffffffff", "281474976710655 days are no date"),
@@ -158,8 +158,13 @@ fn what_has_no_place_in_the_model_is_refused() {
         let error = refused(hex);
         assert!(error.starts_with(expected), "{hex}: {error}");
     }
-    let long = format!("c25901a0{}", "ff".repeat(416));
-    assert_eq!(refused(&long), "a number of 416 bytes, more than 415");
+    let long = format!("c259019f{}", "ff".repeat(415));
+    assert_eq!(refused(&long), "a number of 415 bytes, more than 414");
+    // What is not refused can be read as JSON.
+    let longest = decoded(&format!("c359019e{}", "ff".repeat(414)));
+    let mut json = Vec::new();
+    crate::json::encode(&longest, &mut json).unwrap();
+    assert_eq!(crate::json::decode(&json).unwrap(), longest);
 }
 
 #[test]

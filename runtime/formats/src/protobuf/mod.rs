@@ -6,6 +6,9 @@
 //! - [`encode`]: values into messages
 //! - [`well_known`]: `google.protobuf.Timestamp` and the like
 //! - [`indexes`]: which message of a file, in the wire format of schema registries
+//!
+//! The rows of the table in `runtime/docs/formats.md` are tested in `tests.rs` one by one, and all together in
+//! `protobuf_gives_back_all`, `protobuf_takes_what_json_has` and `protobuf_goes_both_ways`.
 
 mod decode;
 mod encode;
@@ -79,16 +82,13 @@ impl Descriptors {
         files: &[impl AsRef<Path>],
         include_dirs: &[impl AsRef<Path>],
     ) -> Result<Descriptors, Error> {
+        let (first, others) = files.split_first().ok_or_else(|| Error::new("no .proto file is given"))?;
         let mut compiler = Compiler::new(include_dirs).map_err(|error| not_compiled(&error))?;
-        compiler.open_files(files).map_err(|error| not_compiled(&error))?;
-        let set = compiler.file_descriptor_set();
-        // They are sorted by what they import, and the first one asked for may import the others.
-        let first = files.first().ok_or_else(|| Error::new("no .proto file is given"))?.as_ref();
-        let main_file = set.file.iter().map(|file| file.name()).find(|name| first.ends_with(name));
-        let main_file = main_file.ok_or_else(|| {
-            Error::new(format!("{} is in none of the include directories", first.display()))
-        })?;
-        Ok(Descriptors::new(&linked(&mut compiler)?, main_file))
+        compiler.open_file(first).map_err(|error| not_compiled(&error))?;
+        // Behind all that it imports.
+        let main_file = compiler.files().last().map(|file| file.name().to_owned()).unwrap_or_default();
+        compiler.open_files(others).map_err(|error| not_compiled(&error))?;
+        Ok(Descriptors::new(&linked(&mut compiler)?, &main_file))
     }
 
     /// Of the text of a file and of those that it imports, by the names by which they are imported: what a

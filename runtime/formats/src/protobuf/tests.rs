@@ -499,6 +499,14 @@ fn descriptors_come_from_files_sets_and_sources() {
     assert!(error.to_string().starts_with("schema.proto:2:"), "{error}");
     let error = Descriptors::from_files(&[folder.path().join("none.proto")], &dirs).unwrap_err().to_string();
     assert!(error.contains("none.proto"), "{error}");
+    let none: [&str; 0] = [];
+    assert_eq!(Descriptors::from_files(&none, &dirs).unwrap_err().to_string(), "no .proto file is given");
+    // The main file is the first, also if it is imported by the others.
+    let both = [folder.path().join("imports/money.proto"), folder.path().join("shop.proto")];
+    let both =
+        Descriptors::from_files(&both, &[folder.path().join("imports"), folder.path().to_owned()]).unwrap();
+    assert_eq!(both.message_at_indexes(&[0]).unwrap().name(), "money.Amount");
+    both.message("shop.v1.Small").unwrap();
     // A reference may have any name.
     let named = format!("{MONEY} message Other {{}}");
     let main = r#"syntax = "proto3"; import "schema.proto"; message Main { money.Other other = 1; }"#;

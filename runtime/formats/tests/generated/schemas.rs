@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use millstream_formats::model::{Symbol, Timestamp, Unit, Value};
 use proptest::prelude::*;
+use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use super::values::{distinct, duration, timestamp};
 
@@ -279,4 +280,23 @@ fn json_value() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(2, 8, 4, |inner| {
         prop_oneof![prop::collection::vec(inner.clone(), 0..4).prop_map(Value::List), object(inner)]
     })
+}
+
+/// The text of a schema, compiled, with what it imports.
+pub fn descriptor_set(text: &str) -> Vec<u8> {
+    struct Text(String);
+    impl FileResolver for Text {
+        fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+            match name {
+                "generated.proto" => File::from_source(name, &self.0),
+                _ => Err(protox::Error::file_not_found(name)),
+            }
+        }
+    }
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(Text(text.to_owned()));
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = protox::Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true).open_file("generated.proto").expect("it compiles");
+    compiler.encode_file_descriptor_set()
 }

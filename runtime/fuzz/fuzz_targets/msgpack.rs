@@ -1,0 +1,20 @@
+//! Any bytes as MessagePack.
+#![cfg_attr(fuzzing, no_main)]
+
+#[cfg(fuzzing)]
+mod formats;
+
+#[cfg(fuzzing)]
+mod target {
+    use libfuzzer_sys::fuzz_target;
+    use millstream_formats::msgpack;
+
+    use crate::formats;
+
+    fuzz_target!(|bytes: &[u8]| formats::there_and_back(bytes, msgpack::decode, msgpack::encode));
+}
+
+#[cfg(not(fuzzing))]
+fn main() {
+    println!("runtime/fuzz/run.sh builds it as a fuzzer and runs it");
+}
