@@ -1,5 +1,6 @@
 //! `json`: a payload is one JSON text.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use schemars::JsonSchema;
@@ -7,24 +8,79 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{
-    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing, no_payload,
+    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing, Opened, no_payload,
 };
-use crate::config::parse;
+use super::typed::{self, Converted, Names, RegistryKeys, Subject, only_for};
+use crate::config::problem::Problem;
+use crate::config::{Parsed, parse};
 use crate::message::{BatchBuilder, MessageRef, Span};
 
 pub const SPEC: CodecSpec = CodecSpec {
     name: "json",
     schema: || schemars::schema_for!(Json),
     example: "codec = \"json\"",
-    decoder: |value| Ok(Arc::new(parse::<Json>(value)?)),
-    encoder: |value| Ok(Arc::new(parse::<Json>(value)?)),
+    decoder: |value| Ok(Arc::new(parse::<Json>(value)?.for_reading()?)),
+    encoder: |value| Ok(Arc::new(parse::<Json>(value)?.for_writing()?)),
 };
 
 /// One JSON text a line (NDJSON); what is not JSON becomes a dead letter. Written, a text over
 /// several lines is brought onto one; numbers keep their digits. Keys and headers are not written.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+///
+/// With a `registry` a message is not a line: it names a JSON Schema by its id (Confluent's wire format), and
+/// one that does not fit its schema becomes a dead letter with what is wrong where.
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct Json {}
+struct Json {
+    /// Where schemas are registered.
+    registry: Option<RegistryKeys>,
+    /// For writing with a `registry`: how its subject is named; the name of a record is the `title` of its
+    /// schema.
+    #[serde(default)]
+    subject_names: Names,
+    /// For writing with a `registry`: the topic in the name of the subject.
+    topic: Option<String>,
+    /// For writing with a `registry`: the subject itself, whatever `subject_names` says.
+    subject: Option<String>,
+    /// For writing with a `registry`: file of the schema to write by, relative to the pipeline file; by
+    /// default the newest version of the subject.
+    schema: Option<PathBuf>,
+    /// For writing with a `registry`: register `schema` in the subject if it is not there.
+    #[serde(default)]
+    register: bool,
+}
+
+impl Json {
+    fn for_reading(self) -> Parsed<Json> {
+        let mut problems = Vec::new();
+        let given = [
+            ("topic", self.topic.is_some()),
+            ("subject", self.subject.is_some()),
+            ("subject_names", self.subject_names != Names::default()),
+            ("schema", self.schema.is_some()),
+            ("register", self.register),
+        ];
+        only_for("writing", &given, &mut problems);
+        if problems.is_empty() { Ok(self) } else { Err(problems) }
+    }
+
+    fn for_writing(self) -> Parsed<Json> {
+        let given = [
+            ("topic", self.topic.is_some()),
+            ("subject", self.subject.is_some()),
+            ("subject_names", self.subject_names != Names::default()),
+            ("schema", self.schema.is_some()),
+            ("register", self.register),
+        ];
+        let without = given.into_iter().filter(|(_, given)| *given && self.registry.is_none());
+        let problems: Vec<Problem> = without
+            .map(|(name, _)| {
+                Problem::new(format!("/{name}"), format!("without a `registry` there is no use for `{name}`"))
+                    .help("registry = { url = \"https://registry.example\" }")
+            })
+            .collect();
+        if problems.is_empty() { Ok(self) } else { Err(problems) }
+    }
+}
 
 impl DecoderConfig for Json {
     fn framing(&self) -> Framing {
@@ -33,6 +89,11 @@ impl DecoderConfig for Json {
 
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(Validated)
+    }
+
+    fn open(&self, base: &Path) -> Opened<dyn DecoderConfig> {
+        let Some(registry) = &self.registry else { return Ok(None) };
+        Ok(Some(Arc::new(Converted(typed::json::reading(registry, base)?))))
     }
 }
 
@@ -55,6 +116,17 @@ impl Decoder for Validated {
 }
 
 impl Encoder for Json {
+    fn open(&self, base: &Path) -> Opened<dyn Encoder> {
+        let Some(registry) = &self.registry else { return Ok(None) };
+        let (subject, topic) = (self.subject.as_deref(), self.topic.as_deref());
+        let written = typed::json::Written {
+            subject: Subject { subject, topic, names: self.subject_names },
+            schema: self.schema.as_deref(),
+            register: self.register,
+        };
+        Ok(Some(typed::json::writing(registry, &written, base)?))
+    }
+
     fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let payload = message.payload().ok_or_else(no_payload)?;
         let text = validate(payload).map_err(|error| {

@@ -13,10 +13,10 @@ use super::registered::{Compiled, Pinned, Reading, Writing, cache};
 use super::registry::{Names, RegistryKeys};
 use super::subject::{Subject, only_for, within_registry};
 use super::container::ContainerDecoder;
-use super::{Convert, Extra, Payload, Reads, Writes, encode, files};
+use super::{Convert, Converted, Extra, Payload, Reads, Writes, encode, files};
 use crate::codecs::raw::AsItIs;
 use crate::codecs::{
-    CodecSpec, Conversion, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs, Opened,
+    CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs, Opened,
 };
 use crate::config::problem::Problem;
 use crate::config::{Parsed, parse};
@@ -257,7 +257,7 @@ impl DecoderConfig for Avro {
             let reader = self.reader(base).map_err(one)?;
             return Ok(Some(Arc::new(Containers { reader, payload: self.payload })));
         }
-        Ok(Some(Arc::new(OpenAvro(self.conversion(base)?))))
+        Ok(Some(Arc::new(Converted(self.conversion(base)?))))
     }
 }
 
@@ -278,23 +278,6 @@ impl DecoderConfig for Containers {
 
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(ContainerDecoder::new(self.reader.clone(), self.payload))
-    }
-}
-
-/// With its schemas.
-struct OpenAvro(Arc<dyn Conversion>);
-
-impl DecoderConfig for OpenAvro {
-    fn framing(&self) -> Framing {
-        Framing::Whole
-    }
-
-    fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(AsItIs)
-    }
-
-    fn conversion(&self) -> Option<Arc<dyn Conversion>> {
-        Some(Arc::clone(&self.0))
     }
 }
 
@@ -357,12 +340,20 @@ impl Compiled for Written {
             .map_err(|error| format!("`reader_schema` cannot read what it writes: {error}"))
     }
 
-    fn decode(&self, bytes: &[u8]) -> Result<Value, Error> {
-        self.value(bytes)
+    fn read(&self, bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let value = self.value(bytes).map_err(|error| DecodeError(error.to_string()))?;
+        payload.write(&value, out)
     }
 
-    fn encode(&self, value: &Value, extra: Extra, out: &mut Vec<u8>) -> Result<(), Error> {
-        self.schema.encode(value, extra.into(), out)
+    fn write(
+        &self,
+        message: &MessageRef<'_>,
+        payload: Payload,
+        extra: Extra,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let value = payload.read(message)?;
+        self.schema.encode(&value, extra.into(), out).map_err(|error| EncodeError(error.to_string()))
     }
 }
 

@@ -7,13 +7,16 @@
 mod avro;
 mod container;
 mod files;
+pub mod json;
 mod plain;
 mod protobuf;
 mod registered;
 mod registry;
 mod subject;
 
-use millstream_formats::{ExtraFields, Value, cbor, json, msgpack};
+use std::sync::Arc;
+
+use millstream_formats::{self as formats, ExtraFields, Value};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -21,7 +24,11 @@ pub use avro::SPEC as AVRO;
 pub use plain::{CBOR, MSGPACK};
 pub use protobuf::SPEC as PROTOBUF;
 
-use super::{Conversion, DecodeError, EncodeError, Needs, no_payload};
+pub use registry::{Names, RegistryKeys};
+pub use subject::{Subject, only_for};
+
+use super::raw::AsItIs;
+use super::{Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Framing, Needs, no_payload};
 use crate::message::MessageRef;
 
 /// What plugins see of a message.
@@ -60,9 +67,9 @@ impl From<Extra> for ExtraFields {
 impl Payload {
     fn write(self, value: &Value, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         match self {
-            Payload::Json => json::encode(value, out),
-            Payload::Cbor => cbor::encode(value, out),
-            Payload::Msgpack => msgpack::encode(value, out),
+            Payload::Json => formats::json::encode(value, out),
+            Payload::Cbor => formats::cbor::encode(value, out),
+            Payload::Msgpack => formats::msgpack::encode(value, out),
         }
         .map_err(|error| DecodeError(format!("what it holds cannot be written for the plugins: {error}")))
     }
@@ -70,9 +77,9 @@ impl Payload {
     fn read(self, message: &MessageRef<'_>) -> Result<Value, EncodeError> {
         let payload = message.payload().ok_or_else(no_payload)?;
         match self {
-            Payload::Json => json::decode(payload),
-            Payload::Cbor => cbor::decode(payload),
-            Payload::Msgpack => msgpack::decode(payload),
+            Payload::Json => formats::json::decode(payload),
+            Payload::Cbor => formats::cbor::decode(payload),
+            Payload::Msgpack => formats::msgpack::decode(payload),
         }
         .map_err(|error| EncodeError(format!("the payload cannot be read: {error}")))
     }
@@ -87,6 +94,23 @@ trait Reads: Send + Sync {
 trait Writes: Send + Sync {
     /// Appends the value; nothing on an error.
     fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), millstream_formats::Error>;
+}
+
+/// A codec whose messages are converted in the lanes.
+pub struct Converted(pub Arc<dyn Conversion>);
+
+impl DecoderConfig for Converted {
+    fn framing(&self) -> Framing {
+        Framing::Whole
+    }
+
+    fn decoder(&self) -> Box<dyn Decoder> {
+        Box::new(AsItIs)
+    }
+
+    fn conversion(&self) -> Option<Arc<dyn Conversion>> {
+        Some(Arc::clone(&self.0))
+    }
 }
 
 /// From a format into what plugins see.

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use super::registered::{Compiled, Pinned, Reading, Writing, cache};
 use super::registry::{Names, RegistryKeys};
 use super::subject::{Subject, only_for, within_registry};
-use super::{Convert, Extra, Payload, Reads, Writes, encode};
+use super::{Convert, Converted, Extra, Payload, Reads, Writes, encode};
 use crate::codecs::raw::AsItIs;
 use crate::codecs::{
-    CodecSpec, Conversion, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs, Opened,
+    CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs, Opened,
 };
 use crate::config::problem::Problem;
 use crate::config::{Parsed, parse};
@@ -184,24 +184,7 @@ impl DecoderConfig for Protobuf {
                 Arc::new(Reading::<File> { cache: cache(registry, keep, settings), payload })
             }
         };
-        Ok(Some(Arc::new(OpenProtobuf(conversion))))
-    }
-}
-
-/// With its schema.
-struct OpenProtobuf(Arc<dyn Conversion>);
-
-impl DecoderConfig for OpenProtobuf {
-    fn framing(&self) -> Framing {
-        Framing::Whole
-    }
-
-    fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(AsItIs)
-    }
-
-    fn conversion(&self) -> Option<Arc<dyn Conversion>> {
-        Some(Arc::clone(&self.0))
+        Ok(Some(Arc::new(Converted(conversion))))
     }
 }
 
@@ -325,14 +308,24 @@ impl Compiled for File {
         Ok(File { descriptors, unknown: settings.unknown, written })
     }
 
-    fn decode(&self, mut bytes: &[u8]) -> Result<Value, Error> {
-        let indexes = read_indexes(&mut bytes)?;
-        let message = self.descriptors.message_at_indexes(&indexes)?;
-        message.with_unknown_fields(self.unknown.into()).decode(bytes)
+    fn read(&self, mut bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError> {
+        let value = read_indexes(&mut bytes)
+            .and_then(|indexes| self.descriptors.message_at_indexes(&indexes))
+            .and_then(|message| message.with_unknown_fields(self.unknown.into()).decode(bytes))
+            .map_err(|error| DecodeError(error.to_string()))?;
+        payload.write(&value, out)
     }
 
-    fn encode(&self, value: &Value, extra: Extra, out: &mut Vec<u8>) -> Result<(), Error> {
+    fn write(
+        &self,
+        message: &MessageRef<'_>,
+        payload: Payload,
+        extra: Extra,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let value = payload.read(message)?;
         write_indexes(self.written.message_index_path(), out);
-        self.written.clone().with_extra_fields(extra.into()).encode(value, out)
+        let written = self.written.clone().with_extra_fields(extra.into());
+        written.encode(&value, out).map_err(|error| EncodeError(error.to_string()))
     }
 }

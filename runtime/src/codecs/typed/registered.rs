@@ -3,7 +3,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millstream_formats::{Error as FormatError, Value};
 use millstream_registry::{Cache, Error, Keep, Registry, Resolved, Schema, framing};
 
 use super::{Extra, Payload};
@@ -19,11 +18,18 @@ pub trait Compiled: Sized + Send + Sync + 'static {
     /// Why nothing can be made of it.
     fn compile(schema: &Resolved, settings: &Self::Settings) -> Result<Self, String>;
 
-    /// Decodes what stands behind the id.
-    fn decode(&self, bytes: &[u8]) -> Result<Value, FormatError>;
+    /// Appends what plugins see of what stands behind the id.
+    fn read(&self, bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError>;
 
-    /// Appends what stands behind the id.
-    fn encode(&self, value: &Value, extra: Extra, out: &mut Vec<u8>) -> Result<(), FormatError>;
+    /// Appends what stands behind the id, of a message as plugins see it. On an error something may have been
+    /// appended.
+    fn write(
+        &self,
+        message: &MessageRef<'_>,
+        payload: Payload,
+        extra: Extra,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError>;
 }
 
 /// What is known of the schemas of a registry.
@@ -58,8 +64,9 @@ impl<C: Compiled> Conversion for Reading<C> {
             let why = self.cache.missing(id).map_or_else(|| "it was not asked for".into(), |e| e.to_string());
             return Err(DecodeError(format!("its schema {id} is not there: {why}")));
         };
-        let value = compiled.decode(rest).map_err(|error| DecodeError(format!("by schema {id}: {error}")))?;
-        self.payload.write(&value, out)
+        compiled
+            .read(rest, self.payload, out)
+            .map_err(|error| DecodeError(format!("by schema {id}: {error}")))
     }
 }
 
@@ -131,10 +138,9 @@ impl<C: Compiled> Writing<C> {
     pub fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let (id, compiled) =
             self.current().ok_or_else(|| EncodeError("its schema is not known yet".into()))?;
-        let value = self.payload.read(message)?;
         let before = out.len();
         framing::write(id, out);
-        compiled.encode(&value, self.extra, out).map_err(|error| {
+        compiled.write(message, self.payload, self.extra, out).map_err(|error| {
             out.truncate(before);
             EncodeError(format!("by schema {id} of {}: {error}", self.subject))
         })

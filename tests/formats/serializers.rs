@@ -1,0 +1,59 @@
+//! Confluent's serializers, in Python.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::services::installed;
+use crate::services::registry::SchemaRegistry;
+use crate::support::repository;
+
+const PYTHON: &str = "this test needs Python with venv: apt-get install python3 python3-venv";
+
+pub fn python() -> PathBuf {
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    let install = || {
+        installed::once("serializers-python", include_str!("requirements.txt"), |folder| {
+            installed::run(Command::new("python3").args(["-m", "venv"]).arg(folder), PYTHON);
+            let mut pip = Command::new(folder.join("bin/python"));
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+            installed::run(pip.arg(repository().join("tests/formats/requirements.txt")), PYTHON);
+        })
+    };
+    INSTALLED.get_or_init(install).join("bin/python")
+}
+
+fn ask(registry: &SchemaRegistry, question: &Value) -> Value {
+    let mut command = Command::new(python());
+    command.arg(repository().join("tests/formats/serializers.py")).arg(registry.url());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect(PYTHON);
+    let mut input = child.stdin.take().expect("it is piped");
+    writeln!(input, "{question}").expect("it reads the question");
+    drop(input);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("JSON")
+}
+
+/// Messages of these values, whose schema their serializer registers.
+pub fn write(registry: &SchemaRegistry, format: &str, topic: &str, schema: &Value, values: &[Value]) -> Vec<Vec<u8>> {
+    let question = json!({
+        "do": "write", "format": format, "topic": topic, "schema": schema.to_string(), "values": values,
+    });
+    let answer = ask(registry, &question);
+    let messages = answer.as_array().expect("a list").iter();
+    messages.map(|message| STANDARD.decode(message.as_str().expect("a text")).expect("base64")).collect()
+}
+
+/// What their deserializer makes of messages.
+pub fn read(registry: &SchemaRegistry, format: &str, topic: &str, messages: &[Vec<u8>]) -> Vec<Value> {
+    let messages: Vec<String> = messages.iter().map(|message| STANDARD.encode(message)).collect();
+    let answer = ask(registry, &json!({ "do": "read", "format": format, "topic": topic, "messages": messages }));
+    answer.as_array().expect("a list").clone()
+}
