@@ -11,6 +11,7 @@ mod cli;
 mod config;
 mod dead_letters;
 mod deduplicate;
+#[cfg(feature = "kafka")]
 mod formats;
 mod hostile;
 #[cfg(feature = "kafka")]

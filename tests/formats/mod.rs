@@ -1,8 +1,6 @@
 //! Formats with schemas, end to end: files, and Kafka with a real registry and Confluent's own serializers.
 
 mod files;
-#[cfg(feature = "kafka")]
 mod registry;
-#[cfg(feature = "kafka")]
 mod registry_troubles;
 mod serializers;

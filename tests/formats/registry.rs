@@ -71,7 +71,9 @@ impl Copy {
         let admin = running.address("admin server listening");
         running.wait_for(&format!("{written} messages and {dead} dead letters"), |_| {
             let page = crate::support::look(&admin).unwrap_or_default();
-            let letters = crate::support::metric(&page, "millstream_dead_letters_total", &[]).unwrap_or(0);
+            let letters =
+                crate::support::metric(&page, "millstream_messages", &["account=\"dead_lettered\""])
+                    .unwrap_or(0);
             self.kafka.count(&self.to) >= written && letters >= dead as u64
         });
         running.terminate();
@@ -98,7 +100,9 @@ fn avro_of_old_and_new_schemas_is_read_into_one_and_written_for_their_deserializ
         schema
     };
     let old = plain(json!([{ "name": "old_note", "type": "string" }]));
-    let new = plain(json!([{ "name": "note", "type": "string" }, { "name": "more", "type": ["null", "int"], "default": null }]));
+    let new = plain(
+        json!([{ "name": "note", "type": "string" }, { "name": "more", "type": ["null", "int"], "default": null }]),
+    );
     let mut messages = serializers::write(
         registry,
         "avro",
@@ -179,9 +183,13 @@ fn json_is_checked_by_its_schema_in_both_directions() {
     copy.run_until(&file, 1, 2);
     assert_eq!(serializers::read(registry, "json", to, &copy.written()), [json!({ "id": "a", "n": 1 })]);
     let letters = copy.letters();
-    let reasons: Vec<&str> = letters.iter().map(|letter| letter["reason"].as_str().expect("a reason")).collect();
+    let reasons: Vec<&str> =
+        letters.iter().map(|letter| letter["reason"].as_str().expect("a reason")).collect();
     let at = |what: &str| reasons.iter().any(|reason| reason.contains(what));
-    assert!(at("/id: 7 is not of type \"string\"") || at("/id: value is not of type \"string\""), "{reasons:?}");
+    assert!(
+        at("/id: 7 is not of type \"string\"") || at("/id: value is not of type \"string\""),
+        "{reasons:?}"
+    );
     assert!(at("/n: "), "{reasons:?}");
     let codes: Vec<&str> = letters.iter().map(|letter| letter["code"].as_str().expect("a code")).collect();
     assert!(codes.contains(&"decode-error") && codes.contains(&"encode-error"), "{codes:?}");

@@ -30,7 +30,8 @@ fn what_cannot_be_read_becomes_a_dead_letter_as_it_was() {
     assert_eq!(copy.written(), [br#"{"n":7}"#, br#"{"n":7}"#]);
     let letters = copy.letters();
     let reason_of = |what: &str| {
-        let found = letters.iter().find(|letter| letter["reason"].as_str().is_some_and(|why| why.contains(what)));
+        let found =
+            letters.iter().find(|letter| letter["reason"].as_str().is_some_and(|why| why.contains(what)));
         found.unwrap_or_else(|| panic!("{what} in {letters:#?}"))
     };
     assert_eq!(reason_of("magic byte")["payload"], "{}");
@@ -39,7 +40,10 @@ fn what_cannot_be_read_becomes_a_dead_letter_as_it_was() {
     assert_eq!(base64::engine::general_purpose::STANDARD.decode(payload).expect("base64"), unknown);
     reason_of("ends in the middle of the value");
     reason_of("1 bytes behind the value");
-    assert!(letters.iter().all(|letter| letter["stage"] == "source" && letter["code"] == "decode-error"), "{letters:#?}");
+    assert!(
+        letters.iter().all(|letter| letter["stage"] == "source" && letter["code"] == "decode-error"),
+        "{letters:#?}"
+    );
 }
 
 #[test]
@@ -57,7 +61,8 @@ fn messages_wait_for_a_registry_that_is_away_and_those_of_known_schemas_go_on() 
     let mut running = Running::start(&copy.folder, &file);
     let admin = running.address("admin server listening");
     running.wait_for("it says what it waits for", |_| {
-        ask(&admin, "/readyz").is_some_and(|(status, text)| status == 503 && text.contains("codec of the source"))
+        ask(&admin, "/readyz")
+            .is_some_and(|(status, text)| status == 503 && text.contains("codec of the source"))
     });
     assert_eq!(copy.kafka.count(&copy.to), 0);
     registry.resume();
@@ -70,7 +75,8 @@ fn messages_wait_for_a_registry_that_is_away_and_those_of_known_schemas_go_on() 
     running.wait_for("the same schema again", |_| copy.kafka.count(&copy.to) == 2);
     copy.put(&second);
     running.wait_for("it says what it waits for", |_| {
-        ask(&admin, "/readyz").is_some_and(|(status, text)| status == 503 && text.contains("codec of the source"))
+        ask(&admin, "/readyz")
+            .is_some_and(|(status, text)| status == 503 && text.contains("codec of the source"))
     });
     assert_eq!(copy.kafka.count(&copy.to), 2);
     registry.resume();
@@ -88,12 +94,14 @@ fn a_sink_waits_until_its_schema_is_registered() {
     copy.put(&serializers::write(registry, "avro", &unique("in"), &schema("N"), &[json!({ "n": 7 })]));
     copy.folder.write("out.avsc", &schema("N").to_string());
     let (url, to) = (registry.url(), &copy.to);
-    let sink = format!("type = \"avro\"\nschema = \"out.avsc\"\ntopic = \"{to}\"\nregistry = {{ url = \"{url}\" }}");
+    let sink =
+        format!("type = \"avro\"\nschema = \"out.avsc\"\ntopic = \"{to}\"\nregistry = {{ url = \"{url}\" }}");
     let file = copy.write(&source(registry), ".", &sink);
     let mut running = Running::start(&copy.folder, &file);
     let admin = running.address("admin server listening");
     running.wait_for("it says what to do", |_| {
-        ask(&admin, "/readyz").is_some_and(|(status, text)| status == 503 && text.contains("`register = true` registers it"))
+        ask(&admin, "/readyz")
+            .is_some_and(|(status, text)| status == 503 && text.contains("`register = true` registers it"))
     });
     // Their serializer does.
     serializers::write(registry, "avro", to, &schema("N"), &[json!({ "n": 1 })]);

@@ -42,7 +42,13 @@ fn ask(registry: &SchemaRegistry, question: &Value) -> Value {
 }
 
 /// Messages of these values, whose schema their serializer registers.
-pub fn write(registry: &SchemaRegistry, format: &str, topic: &str, schema: &Value, values: &[Value]) -> Vec<Vec<u8>> {
+pub fn write(
+    registry: &SchemaRegistry,
+    format: &str,
+    topic: &str,
+    schema: &Value,
+    values: &[Value],
+) -> Vec<Vec<u8>> {
     let question = json!({
         "do": "write", "format": format, "topic": topic, "schema": schema.to_string(), "values": values,
     });
@@ -54,6 +60,7 @@ pub fn write(registry: &SchemaRegistry, format: &str, topic: &str, schema: &Valu
 /// What their deserializer makes of messages.
 pub fn read(registry: &SchemaRegistry, format: &str, topic: &str, messages: &[Vec<u8>]) -> Vec<Value> {
     let messages: Vec<String> = messages.iter().map(|message| STANDARD.encode(message)).collect();
-    let answer = ask(registry, &json!({ "do": "read", "format": format, "topic": topic, "messages": messages }));
+    let answer =
+        ask(registry, &json!({ "do": "read", "format": format, "topic": topic, "messages": messages }));
     answer.as_array().expect("a list").clone()
 }

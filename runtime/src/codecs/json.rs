@@ -7,10 +7,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{
-    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing, Opened, no_payload,
-};
 use super::typed::{self, Converted, Names, RegistryKeys, Subject, only_for};
+use super::{
+    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing, Opened,
+    no_payload,
+};
 use crate::config::problem::Problem;
 use crate::config::{Parsed, parse};
 use crate::message::{BatchBuilder, MessageRef, Span};

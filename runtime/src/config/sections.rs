@@ -56,7 +56,9 @@ pub fn source(document: &mut Document, folders: &Folders, value: Value) -> Optio
     }
     let mut natives = Natives::new();
     // In a test messages are given as plugins see them.
-    if !folders.is_for_tests && let Some(conversion) = codec.conversion() {
+    if !folders.is_for_tests
+        && let Some(conversion) = codec.conversion()
+    {
         natives.push(Arc::new(Convert(conversion)));
     }
     Some(SourceSection { kind: spec.name, config, codec, common, natives })

@@ -63,8 +63,8 @@ mod tests {
         }
 
         fn ends(&self) -> Ends {
-        Ends::LineBreaks
-    }
+            Ends::LineBreaks
+        }
 
         fn media_type(&self) -> &'static str {
             "text/plain"
@@ -84,12 +84,8 @@ mod tests {
 
     #[tokio::test]
     async fn nothing_is_written_before_the_codec_is_ready() {
-        let why = |is_final| NotReady {
-            reason: "away".into(),
-            retry_after: None,
-            credentials: true,
-            is_final,
-        };
+        let why =
+            |is_final| NotReady { reason: "away".into(), retry_after: None, credentials: true, is_final };
         let codec = Arc::new(Codec(Mutex::new(vec![Ok(()), Err(why(true)), Err(why(false)), Ok(())])));
         let calls = Arc::new(Mutex::new(0));
         let mut sink = prepared(codec, Box::new(Counting(Arc::clone(&calls))));

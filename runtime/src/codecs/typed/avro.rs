@@ -9,14 +9,15 @@ use millstream_registry::{Kind, Resolved, Schema as RegisteredSchema};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::container::ContainerDecoder;
 use super::registered::{Compiled, Pinned, Reading, Writing, cache};
 use super::registry::{Names, RegistryKeys};
 use super::subject::{Subject, only_for, within_registry};
-use super::container::ContainerDecoder;
 use super::{Convert, Converted, Extra, Payload, Reads, Writes, encode, files};
 use crate::codecs::raw::AsItIs;
 use crate::codecs::{
-    CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs, Opened,
+    CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs,
+    Opened,
 };
 use crate::config::problem::Problem;
 use crate::config::{Parsed, parse};
@@ -103,7 +104,8 @@ impl Avro {
             ("extra_fields", self.extra_fields != Extra::default()),
         ];
         only_for("writing", &given, &mut problems);
-        if matches!(self.framing(), AvroFraming::Confluent | AvroFraming::Container) && self.schema.is_some() {
+        if matches!(self.framing(), AvroFraming::Confluent | AvroFraming::Container) && self.schema.is_some()
+        {
             problems.push(
                 Problem::new("/schema", "messages come with the schema that they were written by")
                     .help("`reader_schema` is the one that plugins expect"),
@@ -120,8 +122,10 @@ impl Avro {
 
     fn for_writing(self) -> Parsed<Avro> {
         let mut problems = self.problems();
-        let given =
-            [("reader_schema", self.reader_schema.is_some()), ("other_schemas", !self.other_schemas.is_empty())];
+        let given = [
+            ("reader_schema", self.reader_schema.is_some()),
+            ("other_schemas", !self.other_schemas.is_empty()),
+        ];
         only_for("reading", &given, &mut problems);
         if self.register && self.schema.is_none() {
             problems.push(
@@ -138,15 +142,22 @@ impl Avro {
         let mut problems = Vec::new();
         match (self.framing(), &self.registry) {
             (AvroFraming::Confluent, None) => problems.push(
-                Problem::new("/framing", "messages name their schema by its id in a registry, and there is none")
-                    .help("registry = { url = \"https://registry.example\" }"),
+                Problem::new(
+                    "/framing",
+                    "messages name their schema by its id in a registry, and there is none",
+                )
+                .help("registry = { url = \"https://registry.example\" }"),
             ),
             (_, Some(_)) if self.framing() != AvroFraming::Confluent => problems.push(
-                Problem::new("/framing", "without the id of its schema in a message the registry is not used")
-                    .help("framing = \"confluent\", or no `registry`"),
+                Problem::new(
+                    "/framing",
+                    "without the id of its schema in a message the registry is not used",
+                )
+                .help("framing = \"confluent\", or no `registry`"),
             ),
-            (AvroFraming::None | AvroFraming::SingleObject, None) if self.schema.is_none() => problems
-                .push(Problem::new("", "there is no schema").help("schema = \"order.avsc\", or a `registry`")),
+            (AvroFraming::None | AvroFraming::SingleObject, None) if self.schema.is_none() => problems.push(
+                Problem::new("", "there is no schema").help("schema = \"order.avsc\", or a `registry`"),
+            ),
             _ => {}
         }
         problems
@@ -210,10 +221,11 @@ impl Avro {
             let pinned = match schema {
                 None => Pinned::Latest,
                 Some(_) if !self.references.is_empty() => {
-                    return Err(one(
-                        Problem::new("/references", "a schema with references is not looked up in a registry")
-                            .help("register it with its references, and leave out `schema` and `references`"),
-                    ));
+                    return Err(one(Problem::new(
+                        "/references",
+                        "a schema with references is not looked up in a registry",
+                    )
+                    .help("register it with its references, and leave out `schema` and `references`")));
                 }
                 Some((text, schema)) => Pinned::This {
                     schema: RegisteredSchema::new(Kind::Avro, text),

@@ -35,7 +35,8 @@ pub fn writing(registry: &RegistryKeys, written: &Written<'_>, base: &Path) -> P
     let mut problems = Vec::new();
     if written.register && written.schema.is_none() {
         problems.push(
-            Problem::new("/register", "there is no schema to register").help("schema = \"order.schema.json\""),
+            Problem::new("/register", "there is no schema to register")
+                .help("schema = \"order.schema.json\""),
         );
     }
     written.subject.check(written.schema.is_some(), &mut problems);

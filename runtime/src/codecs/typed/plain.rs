@@ -50,7 +50,11 @@ struct Cbor {
 
 fn msgpack(value: serde_json::Value) -> Parsed<Arc<Plain>> {
     let format = Functions { decode: msgpack::decode, encode: msgpack::encode };
-    Ok(Arc::new(Plain { format, media_type: "application/msgpack", payload: parse::<Msgpack>(value)?.payload }))
+    Ok(Arc::new(Plain {
+        format,
+        media_type: "application/msgpack",
+        payload: parse::<Msgpack>(value)?.payload,
+    }))
 }
 
 fn cbor(value: serde_json::Value) -> Parsed<Arc<Plain>> {

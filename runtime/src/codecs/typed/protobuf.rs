@@ -15,7 +15,8 @@ use super::subject::{Subject, only_for, within_registry};
 use super::{Convert, Converted, Extra, Payload, Reads, Writes, encode};
 use crate::codecs::raw::AsItIs;
 use crate::codecs::{
-    CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs, Opened,
+    CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs,
+    Opened,
 };
 use crate::config::problem::Problem;
 use crate::config::{Parsed, parse};

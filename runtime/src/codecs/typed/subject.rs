@@ -44,7 +44,8 @@ impl Subject<'_> {
 /// Says of keys that are given that they are only for the other direction.
 pub fn only_for(direction: &str, given: &[(&str, bool)], problems: &mut Vec<Problem>) {
     for (name, _) in given.iter().filter(|(_, given)| *given) {
-        problems.push(Problem::new(format!("/{name}"), format!("`{name}` is only for {direction}; remove it")));
+        problems
+            .push(Problem::new(format!("/{name}"), format!("`{name}` is only for {direction}; remove it")));
     }
 }
 

@@ -31,12 +31,7 @@ struct Current {
 }
 
 impl AppendFile {
-    pub fn new(
-        path: PathBuf,
-        head: Option<Vec<u8>>,
-        ends: Ends,
-        rotate: Option<Rotate>,
-    ) -> AppendFile {
+    pub fn new(path: PathBuf, head: Option<Vec<u8>>, ends: Ends, rotate: Option<Rotate>) -> AppendFile {
         AppendFile { path, head: head.unwrap_or_default(), ends, rotate, current: None }
     }
 
