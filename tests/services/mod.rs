@@ -3,7 +3,8 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
-mod installed;
+pub mod installed;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+#[cfg(any(feature = "aws", feature = "kafka"))]
 mod server;
