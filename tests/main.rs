@@ -22,7 +22,7 @@ mod outages;
 mod reload;
 #[cfg(feature = "kafka")]
 mod scaling;
-#[cfg(any(feature = "aws", feature = "kafka"))]
+mod schema_suite;
 mod services;
 mod support;
 mod webhooks;

@@ -41,7 +41,7 @@ fn what_cannot_be_read_becomes_a_dead_letter_as_it_was() {
     reason_of("ends in the middle of the value");
     reason_of("1 bytes behind the value");
     assert!(
-        letters.iter().all(|letter| letter["stage"] == "source" && letter["code"] == "decode-error"),
+        letters.iter().all(|letter| letter["stage"] == "source:codec" && letter["code"] == "decode-error"),
         "{letters:#?}"
     );
 }

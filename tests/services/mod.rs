@@ -3,9 +3,10 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
-mod installed;
+pub mod installed;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 #[allow(dead_code, reason = "the tests of `runtime/registry` use it too, each a part")]
 pub mod registry;
+#[cfg(any(feature = "aws", feature = "kafka"))]
 mod server;

@@ -86,3 +86,92 @@ fn the_example_agrees_with_an_independent_validator_and_an_independent_hmac() {
     let delivered = delivered.iter().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(sorted(delivered), sorted(expected));
 }
+
+/// The dead letters of a pipeline in `folder`, without what only says which step it was, in order.
+fn letters(folder: &Folder, pipeline: &str) -> Vec<Value> {
+    let listed = millstream(&["dlq", "list", pipeline, "--json"])
+        .env("WEBHOOK_SECRET", SECRET)
+        .current_dir(folder.path(""))
+        .output()
+        .expect("the binary starts");
+    let text = String::from_utf8(listed.stdout).expect("UTF-8");
+    text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+#[test]
+fn the_source_checks_natively_what_the_plugins_check() {
+    let folder = Folder::new();
+    let data = repository().join("pipelines/data");
+    std::os::unix::fs::symlink(&data, folder.path("data")).expect("a link to the data");
+    // Beside the deliveries, some without a payload or a signature that is one.
+    let deliveries = std::fs::read_to_string(data.join("github-webhooks.ndjson")).expect("the data");
+    let strange = [
+        r#"{"payload":null,"headers":{"x-hub-signature-256":"sha256=00"}}"#.to_owned(),
+        r#"{"payload":"{}","headers":{}}"#.to_owned(),
+        format!(r#"{{"payload":"{{}}","headers":{{"X-Hub-Signature-256":"sha256={}"}}}}"#, "ab".repeat(32)),
+    ];
+    folder.write("in.ndjson", &format!("{deliveries}{}\n", strange.join("\n")));
+    let signature = r#"{ header = "x-hub-signature-256", prefix = "sha256=", secret = "${WEBHOOK_SECRET}" }"#;
+    let schema = r#"schema = { file = "data/github-webhooks.schema.json" }, formats = false"#;
+    let pipeline = |name: &str, source: &str, plugins: &str| {
+        let text = format!(
+            "name = \"{name}\"\n[source]\ntype = \"file\"\npath = \"in.ndjson\"\ncodec = \"record\"\n{source}\n{plugins}\n\
+             [[sink]]\ntype = \"file\"\npath = \"out/{name}.ndjson\"\ncodec = \"record\"\n"
+        );
+        folder.write(&format!("{name}.toml"), &text);
+        let file = format!("{name}.toml");
+        let ran = millstream(&["run", &file, "--admin", "127.0.0.1:0"])
+            .env("WEBHOOK_SECRET", SECRET)
+            .current_dir(folder.path(""))
+            .output()
+            .expect("the binary starts");
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        (folder.lines(&format!("out/{name}.ndjson")), letters(&folder, &file))
+    };
+    let (by_plugins, letters_of_plugins) = pipeline(
+        "plugins",
+        "",
+        &format!(
+            "[[plugin]]\nuse = \"verify-signature\"\nconfig = {signature}\n\
+             [[plugin]]\nuse = \"validate-schema\"\nconfig = {{ {schema} }}\n"
+        ),
+    );
+    let (natively, letters_of_the_source) =
+        pipeline("natively", &format!("validate = {{ signature = {signature}, {schema} }}"), "");
+
+    let sorted = |mut lines: Vec<String>| {
+        lines.sort();
+        lines
+    };
+    assert!(!natively.is_empty());
+    assert_eq!(sorted(natively), sorted(by_plugins));
+    let said = |letters: &[Value]| {
+        let parts = ["position", "code", "reason", "payload", "headers", "key", "attempts", "trap"];
+        let said = |letter: &Value| parts.map(|part| letter[part].to_string()).join(" ");
+        sorted(letters.iter().map(said).collect())
+    };
+    assert_eq!(said(&letters_of_the_source), said(&letters_of_plugins));
+    let count = |code: &str| letters_of_the_source.iter().filter(|letter| letter["code"] == code).count();
+    for code in ["signature-missing", "signature-malformed", "signature-mismatch", "schema-violation"] {
+        assert!(count(code) > 0, "no {code}");
+    }
+    for letter in &letters_of_the_source {
+        assert_eq!(
+            (letter["stage"].as_str(), letter.get("plugin").and_then(Value::as_str)),
+            (Some("source"), None),
+            "{letter}"
+        );
+    }
+
+    // A replay goes through the checks again, and what fails again is the same dead letter.
+    let ids = |letters: &[Value]| sorted(letters.iter().map(|letter| letter["id"].to_string()).collect());
+    let replayed = millstream(&["dlq", "replay", "natively.toml", "--all"])
+        .env("WEBHOOK_SECRET", SECRET)
+        .current_dir(folder.path(""))
+        .output()
+        .expect("the binary starts");
+    assert_eq!(replayed.status.code(), Some(1), "{}", String::from_utf8_lossy(&replayed.stderr));
+    let again = letters(&folder, "natively.toml");
+    assert_eq!(ids(&again), ids(&letters_of_the_source));
+    assert!(again.iter().all(|letter| letter["replays"] == 1), "{again:?}");
+}

@@ -16,6 +16,7 @@ pub mod report;
 pub mod secrets;
 mod sections;
 mod shape;
+pub mod source_checks;
 mod syntax;
 pub mod test_section;
 pub mod units;
@@ -36,6 +37,7 @@ pub use load::{FileTests, load, load_plugins, load_tests};
 pub use parse::{escape, parse};
 use problem::Problem;
 pub use reading::Reading;
+use source_checks::Validate;
 use test_section::TestCase;
 use units::{ByteSize, Interval};
 pub use validate::allowed;
@@ -128,11 +130,13 @@ pub struct SourceCommon {
     /// Messages that are read at once, at most.
     #[schemars(range(min = 1))]
     pub batch: usize,
+    /// What every message must be, or it becomes a dead letter: its signature, its schema.
+    pub validate: Option<Validate>,
 }
 
 impl Default for SourceCommon {
     fn default() -> SourceCommon {
-        SourceCommon { max_message_bytes: ByteSize::mib(1), batch: 256 }
+        SourceCommon { max_message_bytes: ByteSize::mib(1), batch: 256, validate: None }
     }
 }
 

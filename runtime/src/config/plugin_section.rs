@@ -215,7 +215,7 @@ fn check(keys: &PluginKeys, folders: &Folders) -> Vec<Problem> {
 }
 
 /// Replaces every `{ file = "..." }` by the content of the file.
-fn put_files_in(document: &mut Document, base: &Path, value: &mut Value, at: &str) {
+pub fn put_files_in(document: &mut Document, base: &Path, value: &mut Value, at: &str) {
     match value {
         Value::Object(fields) => {
             if let (1, Some(Value::String(path))) = (fields.len(), fields.get("file")) {

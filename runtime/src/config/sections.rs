@@ -9,30 +9,43 @@ use serde_json::{Map, Value};
 
 use super::document::{Document, Mark};
 use super::parse::parse;
+use super::plugin_section::put_files_in;
 use super::problem::Problem;
 use super::shape::{Field, Shape, fields_of};
+use super::source_checks::{Checks, Validate};
 use super::validate::{self, Section, allowed};
 use super::{DeadLettersCommon, Parsed, SinkCommon, SinkSection, SourceCommon, SourceSection};
 use crate::codecs::{CODECS, CodecSpec, Opened};
 use crate::config::assemble::Folders;
-use crate::pipeline::native::{Convert, Natives};
+use crate::pipeline::native::{Convert, NativeSpec};
 use crate::sinks::{SINKS, SinkContext};
 use crate::sources::{SOURCES, SourceContext};
 use crate::store::{Checkpoints, FailureCounts};
 
 /// `[source]`.
-pub fn source(document: &mut Document, folders: &Folders, value: Value) -> Option<SourceSection> {
+pub fn source(document: &mut Document, folders: &Folders, mut value: Value) -> Option<SourceSection> {
     let section = Section { at: "/source", label: "[source]", example: "" };
+    if let Some(validate) = value.get_mut("validate") {
+        put_files_in(document, &folders.base, validate, "/source/validate");
+    }
     let spec = component(document, section, &value, SOURCES, |spec| spec.name);
     let own = spec.map(|spec| (spec.schema)());
     let example = spec.map_or("", |spec| spec.example);
-    let (common, mut own) =
+    let (mut common, mut own) =
         keys::<SourceCommon>(document, Section { example, ..section }, own.as_ref(), value);
     let spec = spec?;
     let codec = codec(document, section, own.remove("codec"), spec.default_codec, |spec| spec.decoder);
     own.remove("type");
     let config = typed(document, section.at, Value::Object(own), spec.parse);
-    let (common, config, codec) = (common?, config?, codec?);
+    let checks = match common.as_mut().and_then(|common| common.validate.take()).map(Validate::checks) {
+        None => Some(Checks::default()),
+        Some(Ok(checks)) => Some(checks),
+        Some(Err(problems)) => {
+            foreign(document, "/source/validate", problems);
+            None
+        }
+    };
+    let (common, config, codec, checks) = (common?, config?, codec?, checks?);
     let codec = match folders.is_for_tests {
         true => codec,
         false => opened(document, section.at, codec.open(&folders.base), &codec)?,
@@ -54,13 +67,10 @@ pub fn source(document: &mut Document, folders: &Folders, value: Value) -> Optio
         config.check(&context, &mut problems);
         foreign(document, section.at, problems);
     }
-    let mut natives = Natives::new();
     // In a test messages are given as plugins see them.
-    if !folders.is_for_tests
-        && let Some(conversion) = codec.conversion()
-    {
-        natives.push(Arc::new(Convert(conversion)));
-    }
+    let conversion = codec.conversion().filter(|_| !folders.is_for_tests);
+    let conversion = conversion.map(|conversion| Arc::new(Convert(conversion)) as Arc<dyn NativeSpec>);
+    let natives = checks.before.into_iter().chain(conversion).chain(checks.after).collect();
     Some(SourceSection { kind: spec.name, config, codec, common, natives })
 }
 

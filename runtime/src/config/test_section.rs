@@ -119,7 +119,7 @@ pub struct ExpectedLetter {
     /// Number of the message of the input, from 1.
     #[schemars(range(min = 1))]
     pub message: Option<u64>,
-    /// Where: `source`, `plugin:STEP`, `route` or `sink:NAME`.
+    /// Where: `source`, `source:STEP`, `plugin:STEP`, `route` or `sink:NAME`.
     pub stage: Option<String>,
     /// `timeout`, `http-status`, a plugin's own code.
     pub code: Option<String>,

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub struct Filter {
     /// One of these ids; any if empty.
     pub ids: Vec<String>,
-    /// `source`, `route`, `plugin:STEP`, `sink:NAME`, or all of a kind: `plugin`, `sink`.
+    /// `source:STEP`, `route`, `plugin:STEP`, `sink:NAME`, or all of a kind: `source`, `plugin`, `sink`.
     pub stage: Option<String>,
     /// Step, name or SHA-256 of the plugin.
     pub plugin: Option<String>,
@@ -76,7 +76,7 @@ impl Conditions {
 /// `plugin` stands for every `plugin:...`; a name is never taken as a pattern.
 fn kind_pattern(stage: &str) -> String {
     match stage {
-        "plugin" | "sink" => format!("{stage}:*"),
+        "source" | "plugin" | "sink" => format!("{stage}:*"),
         _ => String::new(),
     }
 }

@@ -66,7 +66,7 @@ pub struct DeadLetter {
     pub replays: u32,
     /// Sinks that are still to have it; empty for all.
     pub sinks: Vec<String>,
-    /// Payload, key and headers as they were read. At stage `source` the payload may be a frame that
+    /// Payload, key and headers as they were read. At stage `source` the payload is the frame that
     /// could not be decoded (or the first part of one too large).
     pub message: Message,
 }
@@ -96,10 +96,13 @@ impl Letters {
     }
 }
 
-/// Where a message failed: `source`, `plugin:STEP`, `route` or `sink:NAME`.
+/// Where a message failed: `source`, `source:STEP`, `plugin:STEP`, `route` or `sink:NAME`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Stage {
+    /// What was read is no message.
     Source,
+    /// A native step of the source refused a message.
+    SourceStep(String),
     Plugin(String),
     /// It matched no sink.
     Route,
@@ -110,6 +113,7 @@ impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Stage::Source => f.write_str("source"),
+            Stage::SourceStep(step) => write!(f, "source:{step}"),
             Stage::Plugin(step) => write!(f, "plugin:{step}"),
             Stage::Route => f.write_str("route"),
             Stage::Sink(name) => write!(f, "sink:{name}"),
@@ -124,6 +128,7 @@ impl FromStr for Stage {
         match (text, text.split_once(':')) {
             ("source", _) => Ok(Stage::Source),
             ("route", _) => Ok(Stage::Route),
+            (_, Some(("source", step))) => Ok(Stage::SourceStep(step.to_owned())),
             (_, Some(("plugin", step))) => Ok(Stage::Plugin(step.to_owned())),
             (_, Some(("sink", name))) => Ok(Stage::Sink(name.to_owned())),
             _ => Err(UnknownStage(text.to_owned())),
@@ -132,7 +137,7 @@ impl FromStr for Stage {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{0:?} is not a stage; it is `source`, `plugin:STEP`, `route` or `sink:NAME`")]
+#[error("{0:?} is not a stage; it is `source`, `source:STEP`, `plugin:STEP`, `route` or `sink:NAME`")]
 pub struct UnknownStage(String);
 
 /// Bytes of the hash that make an id: a collision among a million dead letters is less likely than
@@ -265,9 +270,8 @@ mod tests {
 
     #[test]
     fn a_stage_reads_as_it_was_written() {
-        for stage in
-            [Stage::Source, Stage::Route, Stage::Plugin("a:b".to_owned()), Stage::Sink(String::new())]
-        {
+        let named = [Stage::SourceStep, Stage::Plugin, Stage::Sink].map(|stage| stage("a:b".to_owned()));
+        for stage in [Stage::Source, Stage::Route, Stage::Sink(String::new())].into_iter().chain(named) {
             assert_eq!(stage.to_string().parse::<Stage>().unwrap(), stage);
         }
         assert!("plugin".parse::<Stage>().unwrap_err().to_string().contains("`plugin:STEP`"));

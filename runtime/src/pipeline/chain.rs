@@ -11,12 +11,13 @@ use crate::message::Batch;
 use crate::plugin::{Passage, PluginIdentity, Processed};
 
 pub struct Chain {
-    natives: Vec<Box<dyn NativeStep>>,
+    natives: Vec<(&'static str, Box<dyn NativeStep>)>,
     plugins: Vec<Box<dyn Step>>,
 }
 
 impl Chain {
-    pub fn new(natives: Vec<Box<dyn NativeStep>>, plugins: Vec<Box<dyn Step>>) -> Chain {
+    /// The native steps come with their names.
+    pub fn new(natives: Vec<(&'static str, Box<dyn NativeStep>)>, plugins: Vec<Box<dyn Step>>) -> Chain {
         Chain { natives, plugins }
     }
 
@@ -32,7 +33,7 @@ impl Chain {
 
     pub fn process(&mut self, stage: usize, batch: Batch, passage: &Passage) -> anyhow::Result<Processed> {
         match stage.checked_sub(self.natives.len()) {
-            None => self.natives[stage].process(batch),
+            None => self.natives[stage].1.process(batch),
             Some(plugin) => self.plugins[plugin].process(batch, passage),
         }
     }
@@ -49,7 +50,7 @@ impl Chain {
     /// What metrics and dead letters call a stage.
     pub fn stage(&self, stage: usize) -> Stage {
         match self.identity(stage) {
-            None => Stage::Source,
+            None => Stage::SourceStep(self.natives[stage].0.to_owned()),
             Some(plugin) => Stage::Plugin(plugin.step.clone()),
         }
     }

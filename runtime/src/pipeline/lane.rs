@@ -89,7 +89,7 @@ pub struct Lane {
 impl Lane {
     pub fn new(
         shared: Arc<Shared>,
-        natives: Vec<Box<dyn NativeStep>>,
+        natives: Vec<(&'static str, Box<dyn NativeStep>)>,
         plugins: Vec<Box<dyn Step>>,
         mailbox: Arc<Mailbox>,
         batches: mpsc::Receiver<Parcel>,

@@ -291,7 +291,7 @@ impl Supervisor {
             supervisor.lanes.push(sender);
             let (shared, mailbox) = (Arc::clone(&shared), Arc::clone(mailbox));
             let (sinks, door, followers) = (sinks.clone(), door.clone(), followers_door.clone());
-            let natives = parts.natives.iter().map(|native| native.start()).collect();
+            let natives = parts.natives.iter().map(|native| (native.name(), native.start())).collect();
             let lane = Lane::new(shared, natives, steps, mailbox, batches, sinks, door, followers);
             supervisor.lane(number, lane);
         }

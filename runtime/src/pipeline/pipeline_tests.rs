@@ -426,7 +426,7 @@ proptest! {
         for number in 0..case.count {
             let first_rejects = failed_at(&Stage::Plugin("first".into()), number);
             let natively = case.native_retries.is_some() && NumberCheck::refuses(number);
-            prop_assert_eq!(failed_at(&Stage::Source, number), usize::from(natively));
+            prop_assert_eq!(failed_at(&Stage::SourceStep("numbers".into()), number), usize::from(natively));
             let expected_copies = match number % 11 {
                 _ if natively => 0,
                 3 | 5 => 0,
@@ -443,7 +443,8 @@ proptest! {
         }
         for letter in &letters {
             prop_assert_eq!(letter.message.payload.clone().unwrap(), letter.position.offset.to_string().into_bytes());
-            prop_assert_eq!(letter.stage == Stage::Source, letter.code == "checked" && letter.plugin.is_none());
+            let checked = matches!(letter.stage, Stage::SourceStep(_));
+            prop_assert_eq!(checked, letter.code == "checked" && letter.plugin.is_none());
             if letter.code == "bad" {
                 let version = letter.plugin.as_ref().map(|plugin| &plugin.sha256);
                 prop_assert_eq!(version, rejected.get(&letter.position.offset));

@@ -101,7 +101,7 @@ impl PipelineMetrics {
         }
     }
 
-    /// Retries of a stage (`sink:NAME`, `plugin:STEP`).
+    /// Retries of a stage (`sink:NAME`, `plugin:STEP`, `source:STEP`).
     pub fn retries(&self, pipeline: &str, stage: &str) -> IntCounter {
         self.retries.with_label_values(&[pipeline, stage])
     }

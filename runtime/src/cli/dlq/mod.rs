@@ -78,7 +78,7 @@ impl Target {
 /// Which dead letters; all of these must be true of one.
 #[derive(Args, Clone)]
 struct Selection {
-    /// Failed there: source, route, plugin, sink, plugin:STEP or sink:NAME.
+    /// Failed there: source, route, plugin, sink, source:STEP, plugin:STEP or sink:NAME.
     #[arg(long, value_parser = parse_stage)]
     stage: Option<String>,
     /// Failed in this plugin: its step, its name, or the SHA-256 of its file.
@@ -111,10 +111,10 @@ fn unknown(ids: &[impl AsRef<str>]) -> anyhow::Error {
 
 fn parse_stage(text: &str) -> Result<String, String> {
     match (text, text.split_once(':')) {
-        ("source" | "route" | "plugin" | "sink", _) | (_, Some(("plugin" | "sink", _))) => {
+        ("source" | "route" | "plugin" | "sink", _) | (_, Some(("source" | "plugin" | "sink", _))) => {
             Ok(text.to_owned())
         }
-        _ => Err("a stage is source, route, plugin, sink, plugin:STEP or sink:NAME".to_owned()),
+        _ => Err("a stage is source, route, plugin, sink, source:STEP, plugin:STEP or sink:NAME".to_owned()),
     }
 }
 
@@ -321,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_stage_that_is_none_is_refused() {
-        for stage in ["source", "plugin", "plugin:jq-2", "sink:a:b", "route"] {
+        for stage in ["source", "source:schema", "plugin", "plugin:jq-2", "sink:a:b", "route"] {
             assert_eq!(parse_stage(stage).as_deref(), Ok(stage));
         }
         assert!(parse_stage("jq").unwrap_err().contains("plugin:STEP"));

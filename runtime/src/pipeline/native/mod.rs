@@ -2,10 +2,12 @@
 //!
 //! They run in the lanes, as plugins do: in parallel, in the order of arrival (P3), once more for each
 //! replay, and a message that one of them refuses is a dead letter as it was read (P5), of the stage
-//! `source`. They are no plugins: they have no sandbox, no identity and no state, are not replaced
+//! `source:NAME`. They are no plugins: they have no sandbox, no identity and no state, are not replaced
 //! while the pipeline runs, and must therefore bound what they do by themselves.
 
 mod convert;
+pub mod schema;
+pub mod signature;
 
 use std::sync::Arc;
 
@@ -20,7 +22,7 @@ use crate::plugin::{Fate, FateVerdict, Processed};
 
 /// A native step of a configuration that was checked.
 pub trait NativeSpec: Send + Sync {
-    /// What it is called for people: `signature`.
+    /// What it is called in metrics and dead letters, behind `source:`.
     fn name(&self) -> &'static str;
 
     /// One for a lane. What is costly to make is shared by all of them.

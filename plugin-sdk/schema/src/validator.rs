@@ -7,8 +7,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
 use crate::closest::{Closest, closest};
+use crate::config::{self, Config, Mistake};
+use crate::references::References;
 use crate::report::Report;
-use crate::{Config, Draft};
 
 /// The name that parts of the schema are referred to by.
 const SCHEMA_URI: &str = "millstream:///schema";
@@ -21,6 +22,7 @@ pub struct Validator {
     schema: Arc<Value>,
     /// The schema again, to compile a part of it; `None` if it cannot be referred to.
     registry: Option<Registry<'static>>,
+    references: References,
     draft: jsonschema::Draft,
     formats: bool,
     max_violations: usize,
@@ -28,27 +30,32 @@ pub struct Validator {
 }
 
 impl Validator {
-    /// Compiles the schema. Nothing outside of it is read: a `$ref` to another place is an error.
-    pub fn new(schema: Value, config: &Config) -> Result<Self, String> {
-        let options = options(config.formats);
+    /// Compiles the schema. Nothing outside of the configuration is read.
+    pub fn new(config: Config) -> Result<Self, Mistake> {
+        let schema = config::schema(|| "/schema".to_owned(), config.schema)?;
+        let references = References::new(config.references)?;
+        let options = options(&references, config.formats);
         let options = match config.draft {
             Some(draft) => options.with_draft(draft.into()),
             None => options,
         };
         let whole = options.build(&schema).map_err(|error| {
             // For a schema that is none, the instance is the schema.
-            match error.instance_path().as_str() {
+            let message = match error.instance_path().as_str() {
                 "" => error.to_string(),
                 place => format!("{error}, at {place} of the schema"),
-            }
+            };
+            Mistake { field: "/schema".to_owned(), message }
         })?;
         let schema = Arc::new(schema);
-        let registry = Registry::new().draft(whole.draft()).add(SCHEMA_URI, Arc::clone(&schema));
+        let registry = Registry::new().retriever(references.clone()).draft(whole.draft());
+        let registry = registry.add(SCHEMA_URI, Arc::clone(&schema));
         Ok(Self {
             registry: registry.and_then(|builder| builder.prepare()).ok(),
             draft: whole.draft(),
             whole,
             schema,
+            references,
             formats: config.formats,
             max_violations: config.max_violations.get() as usize,
             show_values: config.show_values,
@@ -72,7 +79,7 @@ impl Validator {
     /// there is none, or it fits: then what is wrong is the union itself.
     fn closest_report(&self, document: &Value) -> Option<String> {
         let Closest { pointer, unions } = closest(&self.schema, document)?;
-        let validator = options(self.formats)
+        let validator = options(&self.references, self.formats)
             .with_draft(self.draft)
             .with_registry(self.registry.as_ref()?)
             .build(&json!({ "$ref": format!("{SCHEMA_URI}#{}", utf8_percent_encode(&pointer, ESCAPED)) }))
@@ -92,18 +99,6 @@ impl Validator {
     }
 }
 
-fn options(formats: bool) -> ValidationOptions<'static> {
-    jsonschema::options().offline().should_validate_formats(formats)
-}
-
-impl From<Draft> for jsonschema::Draft {
-    fn from(draft: Draft) -> Self {
-        match draft {
-            Draft::Draft4 => Self::Draft4,
-            Draft::Draft6 => Self::Draft6,
-            Draft::Draft7 => Self::Draft7,
-            Draft::Draft201909 => Self::Draft201909,
-            Draft::Draft202012 => Self::Draft202012,
-        }
-    }
+fn options(references: &References, formats: bool) -> ValidationOptions<'static> {
+    jsonschema::options().with_retriever(references.clone()).should_validate_formats(formats)
 }
