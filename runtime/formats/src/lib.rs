@@ -13,9 +13,11 @@
 //! - [`protobuf`]: Protocol Buffers, by a schema
 //! - [`msgpack`]: MessagePack
 //! - [`cbor`]: CBOR
+//! - [`compatibility`]: whether one schema reads what another one wrote
 
 pub mod avro;
 pub mod cbor;
+pub mod compatibility;
 mod entries;
 pub mod error;
 pub mod json;

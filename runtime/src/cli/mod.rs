@@ -11,6 +11,7 @@ mod dlq;
 mod output;
 mod plugin;
 mod run;
+mod schema;
 mod test;
 
 use std::path::Path;
@@ -42,6 +43,7 @@ enum Command {
     Checkpoint(checkpoint::Checkpoint),
     Components(components::Components),
     Plugin(plugin::Plugin),
+    Schema(schema::Schema),
     #[cfg(feature = "aws")]
     Aws(aws::Aws),
     /// Compiles a plugin from standard input to standard output; the host calls it.
@@ -68,6 +70,7 @@ impl Cli {
             Command::Checkpoint(checkpoint) => checkpoint.run(),
             Command::Components(components) => components.run(),
             Command::Plugin(plugin) => plugin.run(),
+            Command::Schema(schema) => schema.run(),
             #[cfg(feature = "aws")]
             Command::Aws(aws) => aws.run(),
             Command::CompilePlugin { cpu_seconds, source_lines } => compile::run(cpu_seconds, source_lines),

@@ -7,9 +7,9 @@
 mod container;
 mod default;
 mod input;
-mod plan;
+pub(crate) mod plan;
 mod read;
-mod resolve;
+pub(crate) mod resolve;
 mod write;
 
 use std::sync::Arc;
@@ -95,6 +95,10 @@ impl Schema {
         let fingerprint = <[u8; 8]>::try_from(fingerprint.as_slice())
             .map_err(|_| Error::new("its fingerprint has not 64 bits"))?;
         Ok(Schema { shared: Arc::new(Shared { parsed, plan, fingerprint }) })
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.shared.plan
     }
 
     /// Its full name, of a record, an enum or a fixed.

@@ -183,18 +183,18 @@ impl Resolution {
 }
 
 /// By their full names, an alias of the reader's, or their names without namespaces, as the specification allows.
-fn same_record(have: &Record, want: &Record) -> bool {
+pub(crate) fn same_record(have: &Record, want: &Record) -> bool {
     have.name == want.name || want.aliases.contains(&have.name) || short(&have.name) == short(&want.name)
 }
 
 /// Where the writer's record has a field of the reader's: by its name, or an alias that the reader gives it.
-fn position(have: &Record, field: &Field) -> Option<usize> {
+pub(crate) fn position(have: &Record, field: &Field) -> Option<usize> {
     let find = |name: &String| have.fields.iter().position(|known| known.name == *name);
     find(&field.name).or_else(|| field.aliases.iter().find_map(find))
 }
 
 /// Whether a value that holds no others can be read so, if the value itself permits it.
-fn scalars_match(from: &Node, to: &Node) -> bool {
+pub(crate) fn scalars_match(from: &Node, to: &Node) -> bool {
     match (from, to) {
         (Node::Decimal { scale: a, fixed: f, .. }, Node::Decimal { scale: b, fixed: t, .. }) => {
             a == b && f.as_ref().map(|(_, size)| size) == t.as_ref().map(|(_, size)| size)
@@ -223,7 +223,7 @@ fn scalars_match(from: &Node, to: &Node) -> bool {
 }
 
 /// Of numbers, the order in which they are promoted.
-fn width(node: &Node) -> Option<u8> {
+pub(crate) fn width(node: &Node) -> Option<u8> {
     match node {
         Node::Int | Node::Date | Node::Time(Unit::Seconds | Unit::Millis) => Some(0),
         Node::Long | Node::Time(_) | Node::Timestamp { .. } => Some(1),
@@ -237,7 +237,7 @@ fn is_text_or_bytes(node: &Node) -> bool {
     matches!(node, Node::String | Node::Bytes | Node::Uuid { is_text: true, .. })
 }
 
-fn short(name: &str) -> &str {
+pub(crate) fn short(name: &str) -> &str {
     name.rsplit('.').next().unwrap_or(name)
 }
 
