@@ -10,8 +10,8 @@
 //! - [`wanted`]: a value made into what a schema wants, by the rules of the table
 //! - [`json`]: JSON, what plugins see by default
 //! - [`protobuf`]: Protocol Buffers, by a schema
-//! - [`msgpack`]: MessagePack
-//! - [`cbor`]: CBOR
+//! - [`msgpack`]: MessagePack, which needs no schema
+//! - [`cbor`]: CBOR, which needs none either
 
 pub mod cbor;
 mod entries;
