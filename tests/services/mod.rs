@@ -8,5 +8,4 @@ pub mod installed;
 pub mod kafka;
 #[allow(dead_code, reason = "the tests of `runtime/registry` use it too, each a part")]
 pub mod registry;
-#[cfg(any(feature = "aws", feature = "kafka"))]
 mod server;

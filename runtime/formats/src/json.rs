@@ -121,8 +121,9 @@ fn number(text: &str) -> Result<Value, Error> {
     let double: f64 = text.parse().map_err(|_| Error::new(format!("{text} is no number")))?;
     let mantissa = text.split(['e', 'E']).next().unwrap_or(text);
     let digits = mantissa.trim_start_matches(['-', '0', '.']).bytes().filter(u8::is_ascii_digit).count();
-    if double.is_finite() && (digits <= EXACT_DIGITS || digits <= DOUBLE_DIGITS && is_shortest(double, text))
-    {
+    // Below the normal ones doubles have fewer digits, down to none.
+    let is_exact = digits <= EXACT_DIGITS && (double.is_normal() || digits == 0);
+    if double.is_finite() && (is_exact || digits <= DOUBLE_DIGITS && is_shortest(double, text)) {
         return Ok(Value::Double(double));
     }
     decimal(text).map(Value::Decimal)
@@ -158,7 +159,8 @@ pub fn decimal(text: &str) -> Result<Decimal, Error> {
         return Err(wrong());
     }
     let scale = fraction.len() as i32 - exponent.clamp(-2 * MAX_DIGITS as i32, 2 * MAX_DIGITS as i32);
-    if is_too_long(digits.len() + fraction.len(), scale) {
+    let significant = digits.bytes().chain(fraction.bytes()).skip_while(|byte| *byte == b'0').count();
+    if is_too_long(significant, scale) {
         return Err(Error::new(format!("{text} has more than {MAX_DIGITS} digits, written out")));
     }
     let unscaled: BigInt = format!("{whole}{fraction}").parse().map_err(|_| wrong())?;

@@ -19,6 +19,11 @@ fn numbers_keep_their_digits() {
     ] {
         assert_eq!(decode(text.as_bytes()).unwrap(), value, "{text}");
     }
+    assert_eq!(decode(b"5e-324").unwrap(), Value::Double(5e-324));
+    assert_eq!(decode(b"0e5").unwrap(), Value::Double(0.0));
+    for text in ["1e-400", "5.1e-324", "1.23456789012345e-320"] {
+        assert!(matches!(decode(text.as_bytes()).unwrap(), Value::Decimal(_)), "{text}");
+    }
     for text in ["123456789012345678901234567890", "0.1234567890123456789", "0.12345678901234567", "1e400"] {
         assert!(matches!(decode(text.as_bytes()).unwrap(), Value::Decimal(_)), "{text}");
     }

@@ -192,7 +192,8 @@ impl Encoder<'_> {
                 let from = out.len();
                 encode_key(1, wire_of(key_field.kind), out);
                 self.key(key_field.kind, key, out)?;
-                if !(is_text && key_field.kind == Kind::Text) && !seen.insert(out[from..].to_vec()) {
+                let is_other = is_text && key_field.kind == Kind::Text;
+                if !is_other && !seen.insert(out[from..].to_vec()) {
                     return Err(Error::new("two keys of the map are the same as the schema has them"));
                 }
                 self.one(value_field, value, out, depth).map(drop)
