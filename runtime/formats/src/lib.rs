@@ -11,14 +11,9 @@
 //! - [`json`]: JSON, what plugins see by default
 //! - [`avro`]: Avro, its single-object encoding and its container files
 //! - [`protobuf`]: Protocol Buffers, by a schema
-<<<<<<< HEAD
-//! - [`msgpack`]: MessagePack
-//! - [`cbor`]: CBOR
-//! - [`compatibility`]: whether one schema reads what another one wrote
-=======
 //! - [`msgpack`]: MessagePack, which needs no schema
 //! - [`cbor`]: CBOR, which needs none either
->>>>>>> proto
+//! - [`compatibility`]: whether one schema reads what another one wrote
 
 pub mod avro;
 pub mod cbor;
