@@ -1,10 +1,14 @@
 //! Payloads in S3, in the format of Amazon's extended client libraries.
 
+use std::time::Duration;
+
+use axum::http::StatusCode;
 use serde_json::json;
 
 use super::around::FromQueue;
 use super::queues::Queue;
 use super::sinks::{pipeline, run_to_end, unique};
+use super::sqs_members::{Member, Taker};
 use crate::services::aws::{StandIn, python};
 use crate::support::Folder;
 
@@ -67,6 +71,31 @@ fn what_the_extended_client_sends_is_read_and_removed_with_its_message() {
         assert_eq!(objects(stand_in, &bucket), 0);
         assert_eq!(of.queue.drain(0).len(), 0);
     }
+}
+
+#[test]
+fn p1_a_payload_stays_in_s3_until_its_message_is_settled() {
+    let stand_in = StandIn::fauxqs();
+    let (bucket, queue, folder) = (bucket(stand_in), Queue::standard(stand_in), Folder::new());
+    let send = "sqs.send_message(QueueUrl=url, MessageBody='x' * 300000)";
+    python(stand_in, &extended(send), &[&queue.name, &bucket]);
+    let claim_check = format!("claim_check = {{ buckets = [\"{bucket}\"], delete = true }}");
+    let never = Taker::new(|_, _| (StatusCode::OK, Duration::from_secs(600)));
+    let pipeline = queue.pipeline(&folder, &claim_check, &never.sink("out"), "");
+    let mut member = Member::start(&folder, &pipeline);
+    member.wait_for("it is with the sink", || never.count() == 1);
+    assert_eq!(never.came()[0].payload().len(), 300_000);
+    assert_eq!(objects(stand_in, &bucket), 1, "it is in flight");
+    member.stop();
+    assert_eq!((objects(stand_in, &bucket), queue.counts()), (1, (1, 0)), "it was given back");
+
+    let taker = Taker::of_all();
+    let pipeline = queue.pipeline(&folder, &claim_check, &taker.sink("out"), "");
+    let mut member = Member::start(&folder, &pipeline);
+    member.wait_for("it is deleted", || queue.is_empty());
+    member.stop();
+    assert_eq!(taker.came()[0].payload().len(), 300_000);
+    assert_eq!(objects(stand_in, &bucket), 0);
 }
 
 #[test]

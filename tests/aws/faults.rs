@@ -111,14 +111,19 @@ fn p1_p3_p11_a_stream_through_every_fault() {
             stream.put(&format!("k{}", number % GROUPS), payload(number).as_bytes());
         }
         let proxy = Proxy::start(StandIn::kinesis(), Faults::new(faults, percent), seed);
-        let source = format!("type = \"kinesis\"\nstream = \"{}\"\n{}", stream.name, proxy.toml());
+        // So that there is more than one call of each shard.
+        let (name, aws) = (&stream.name, proxy.toml());
+        let source = format!("type = \"kinesis\"\nstream = \"{name}\"\nrecords = 10\n{aws}");
         let is_done = |numbers: &[u64]| numbers.len() as u64 >= messages && !proxy.done().is_empty();
         assert_all_in_order(arrived(&source, "key", is_done), GROUPS, messages);
         proxy.done()
     });
 }
 
-/// A service, whichever is asked, that refuses our signature and tells what the secret was.
+/// The token of a session, which is a secret too.
+const TOKEN: &str = "IQoJb3JpZ2lu/TestTokenThatIsNowhere+2==";
+
+/// A service, whichever is asked, that refuses our signature and tells what the secrets were.
 fn refusing() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.set_nonblocking(true).expect("it can be");
@@ -127,7 +132,8 @@ fn refusing() -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async {
             let app = Router::new().fallback(|headers: HeaderMap| async move {
-                let (code, words) = ("SignatureDoesNotMatch", format!("it was signed with {SECRET_KEY}"));
+                let words = format!("it was signed with {SECRET_KEY} by the session {TOKEN}");
+                let code = "SignatureDoesNotMatch";
                 let body = match headers.get("x-amz-target") {
                     Some(_) => json!({ "__type": code, "message": words }).to_string(),
                     // SNS and S3, of which the one has it within the other's.
@@ -176,8 +182,8 @@ fn no_secret_is_in_anything_that_is_told() {
             &format!("name = \"refused\"\nordering = \"none\"\nshutdown_timeout = \"1s\"\n[source]\n{source}\n[[sink]]\n{sink}\n"),
         );
         let mut command = millstream(&["run", file.to_str().expect("UTF-8"), "--admin", "127.0.0.1:0"]);
-        command.envs(ENVIRONMENT).env("MILLSTREAM_LOG", "debug").stdout(std::process::Stdio::null());
-        let mut running = Running::of(&folder, &mut command);
+        command.envs(ENVIRONMENT).env("AWS_SESSION_TOKEN", TOKEN).env("MILLSTREAM_LOG", "debug");
+        let mut running = Running::of(&folder, command.stdout(std::process::Stdio::null()));
         let admin = running.address("admin server listening");
         let mut said = String::new();
         let end = Instant::now() + DEADLINE;
@@ -192,6 +198,44 @@ fn no_secret_is_in_anything_that_is_told() {
         running.terminate();
         running.end();
         said += &running.log();
-        assert!(!said.contains(SECRET_KEY), "{source}\n{sink}\n{said}");
+        for secret in [SECRET_KEY, TOKEN] {
+            assert!(!said.contains(secret), "{source}\n{sink}\n{said}");
+        }
+    }
+}
+
+#[test]
+fn no_secret_is_in_what_commands_tell() {
+    let aws = format!("aws = {{ region = {REGION:?}, endpoint = \"{}\" }}", refusing());
+    let folder = Folder::new();
+    let file = folder.write(
+        "refused.toml",
+        &format!(
+            "name = \"refused\"\nordering = \"none\"\n[source]\ntype = \"sqs\"\nqueue = \"q\"\n{aws}\n\
+             [[sink]]\ntype = \"sns\"\ntopic = \"arn:aws:sns:eu-central-1:1:t\"\n{aws}\n\
+             [[sink.subscriptions]]\nqueue = \"q\"\n\
+             [dead_letters]\ntype = \"sqs\"\nqueue = \"dead\"\n{aws}\n"
+        ),
+    );
+    let file = file.to_str().expect("UTF-8");
+    let commands: [&[&str]; 6] = [
+        &["check", file, "--connect"],
+        &["aws", "fanout", file],
+        &["dlq", "list", file],
+        &["dlq", "replay", file, "--all"],
+        &["dlq", "purge", file, "--all", "--yes"],
+        &["dlq", "move", file],
+    ];
+    for arguments in commands {
+        let mut command = millstream(arguments);
+        command.envs(ENVIRONMENT).env("AWS_SESSION_TOKEN", TOKEN).env("MILLSTREAM_LOG", "debug");
+        let output = command.output().expect("the binary starts");
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        assert!(!output.status.success(), "{arguments:?}\n{said}");
+        assert!(said.contains("SignatureDoesNotMatch"), "{arguments:?}\n{said}");
+        for secret in [SECRET_KEY, TOKEN] {
+            assert!(!said.contains(secret), "{arguments:?}\n{said}");
+        }
     }
 }

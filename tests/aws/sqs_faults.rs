@@ -1,134 +1,25 @@
 //! What SQS does seldom, done by a server of the test's own: batches that fail in part, duplicates, answers
 //! that are lost, credentials that are refused.
 
-use std::collections::VecDeque;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::Router;
-use axum::body::Bytes;
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
-use axum::routing::post;
+use axum::http::StatusCode;
 use serde_json::{Value, json};
-use tokio::runtime::Runtime;
 
+use super::sqs_fake::{Fake, handles};
 use super::sqs_members::{Member, Taker};
-use crate::services::aws::{REGION, SECRET_KEY};
+use crate::services::aws::SECRET_KEY;
 use crate::support::{Folder, ask};
 
-type Answer = (StatusCode, Value);
-
-/// What is asked, and what is answered to it: `None` is nothing special.
-type Script = dyn FnMut(&str, &Value) -> Option<Answer> + Send;
-
-struct World {
-    script: Box<Script>,
-    asked: Vec<(String, Value)>,
-    /// What receives bring, each once.
-    receives: VecDeque<Value>,
-}
-
-/// An SQS with one queue.
-struct Fake {
-    world: Arc<Mutex<World>>,
-    url: String,
-    _runtime: Runtime,
-}
-
-impl Fake {
-    fn new(script: impl FnMut(&str, &Value) -> Option<Answer> + Send + 'static) -> Fake {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a runtime");
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let url = format!("http://{}", listener.local_addr().expect("an address"));
-        let world = World { script: Box::new(script), asked: Vec::new(), receives: VecDeque::new() };
-        let world = Arc::new(Mutex::new(world));
-        let server = Router::new().route("/", post(answer)).with_state(Arc::clone(&world));
-        runtime.spawn(async move { axum::serve(listener, server).await });
-        Fake { world, url, _runtime: runtime }
-    }
-
-    /// Another receive brings these: id, handle, how often received, group.
-    fn receive(&self, messages: &[(&str, &str, u32, &str)]) {
-        let message = |&(id, handle, receives, group): &(&str, &str, u32, &str)| {
-            json!({
-                "MessageId": id, "ReceiptHandle": handle, "Body": id,
-                "Attributes": { "ApproximateReceiveCount": receives.to_string(), "MessageGroupId": group },
-            })
-        };
-        let messages: Vec<Value> = messages.iter().map(message).collect();
-        self.world.lock().expect("no panic").receives.push_back(json!({ "Messages": messages }));
-    }
-
-    /// Requests of this kind so far.
-    fn asked(&self, what: &str) -> Vec<Value> {
-        let world = self.world.lock().expect("no panic");
-        world.asked.iter().filter(|(kind, _)| kind == what).map(|(_, body)| body.clone()).collect()
-    }
-
-    /// Receipt handles in requests of this kind, in order.
-    fn handles(&self, what: &str) -> Vec<String> {
-        let entries = |body: &Value| body["Entries"].as_array().cloned().unwrap_or_default();
-        let entries = self.asked(what).iter().flat_map(entries).collect::<Vec<_>>();
-        entries.iter().map(|entry| entry["ReceiptHandle"].as_str().expect("a handle").to_owned()).collect()
-    }
-
-    fn pipeline(&self, folder: &Folder, queue: &str, taker: &Taker) -> PathBuf {
-        let (url, sink) = (&self.url, taker.sink("out"));
-        folder.write(
-            "worker.toml",
-            &format!(
-                "name = \"worker\"\nshutdown_timeout = \"2s\"\n[source]\ntype = \"sqs\"\nqueue = \"{queue}\"\n\
-                 wait_time = \"1s\"\naws = {{ region = \"{REGION}\", endpoint = \"{url}\" }}\n\
-                 [[sink]]\nname = \"out\"\n{sink}\n"
-            ),
-        )
-    }
-}
-
-async fn answer(
-    State(world): State<Arc<Mutex<World>>>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> (StatusCode, String) {
-    let target = headers["x-amz-target"].to_str().expect("text").to_owned();
-    let what = target.strip_prefix("AmazonSQS.").expect("it is asked of SQS").to_owned();
-    let body: Value = serde_json::from_slice(&body).expect("JSON");
-    let (status, answer, waits) = {
-        let mut world = world.lock().expect("no panic");
-        world.asked.push((what.clone(), body.clone()));
-        let is_receive = what == "ReceiveMessage";
-        match (world.script)(&what, &body) {
-            Some((status, answer)) => (status, answer, false),
-            None if is_receive => match world.receives.pop_front() {
-                Some(messages) => (StatusCode::OK, messages, false),
-                None => (StatusCode::OK, json!({}), true),
-            },
-            None if what == "GetQueueUrl" => (StatusCode::OK, json!({ "QueueUrl": "http://sqs/1/q" }), false),
-            None if body["Entries"].is_array() => (StatusCode::OK, each_is_done(&body), false),
-            None => (StatusCode::OK, json!({}), false),
-        }
-    };
-    if waits {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    (status, answer.to_string())
-}
-
-fn each_is_done(body: &Value) -> Value {
-    let entries = body["Entries"].as_array().expect("entries");
-    let done: Vec<Value> = entries.iter().map(|entry| json!({ "Id": entry["Id"] })).collect();
-    json!({ "Successful": done, "Failed": [] })
-}
-
 #[test]
-fn of_a_delete_that_fails_in_part_what_failed_is_deleted_again() {
-    let mut tries = 0;
+fn of_a_delete_that_fails_whole_or_in_part_what_failed_is_deleted_again() {
+    let (mut is_first, mut tries) = (true, 0);
     let fake = Fake::new(move |what, body| {
         if what != "DeleteMessageBatch" {
             return None;
+        }
+        if std::mem::take(&mut is_first) {
+            return Some((StatusCode::INTERNAL_SERVER_ERROR, json!({ "__type": "InternalFailure" })));
         }
         let (mut done, mut failed) = (Vec::new(), Vec::new());
         for entry in body["Entries"].as_array().expect("entries") {
@@ -152,13 +43,41 @@ fn of_a_delete_that_fails_in_part_what_failed_is_deleted_again() {
     member.wait_for("it says that it cannot delete", || {
         ask(&admin, "/readyz").is_some_and(|(status, said)| status == 503 && said.contains("deleting"))
     });
-    let count =
-        |handle: &str| fake.handles("DeleteMessageBatch").iter().filter(|known| *known == handle).count();
-    member.wait_for("all are deleted", || count("h2") == 3);
+    // In requests behind the one that failed whole.
+    let count = |handle: &str| {
+        let later = fake.asked("DeleteMessageBatch").into_iter().skip(1);
+        later.flat_map(|body| handles(&body)).filter(|known| known == handle).count()
+    };
+    member.wait_for("all are deleted", || count("h2") == 3 && count("h1") > 0 && count("h3") > 0);
     member.wait_for("it is ready", || ask(&admin, "/readyz").is_some_and(|(status, _)| status == 200));
     member.stop();
     assert_eq!((count("h1"), count("h3")), (1, 1), "what is gone is not deleted again");
     assert_eq!(taker.count(), 3);
+}
+
+#[test]
+fn a_message_is_kept_hidden_until_it_is_settled_and_no_longer() {
+    let fake = Fake::new(|_, _| None);
+    let folder = Folder::new();
+    // In flight for longer than a receive hides it, but for the first one.
+    let taker =
+        Taker::new(|_, before| (StatusCode::OK, Duration::from_secs(if before.is_empty() { 0 } else { 5 })));
+    let pipeline = fake.pipeline_with(&folder, "q", &taker, "visibility_timeout = \"2s\"");
+    let mut member = Member::start(&folder, &pipeline);
+    let heartbeats = |handle: &str| {
+        let asked = fake.handles("ChangeMessageVisibilityBatch");
+        asked.iter().filter(|known| *known == handle).count()
+    };
+    fake.receive(&[("m1", "h1", 1, "")]);
+    member.wait_for("the first is deleted", || fake.handles("DeleteMessageBatch") == ["h1"]);
+    let before = heartbeats("h1");
+    fake.receive(&[("m2", "h2", 1, "")]);
+    member.wait_for("the second is kept hidden", || heartbeats("h2") >= 3);
+    assert_eq!(fake.handles("DeleteMessageBatch"), ["h1"], "the second is still in flight");
+    assert_eq!(heartbeats("h1"), before, "the first is gone");
+    member.wait_for("the second is deleted", || fake.handles("DeleteMessageBatch") == ["h1", "h2"]);
+    member.stop();
+    assert_eq!(taker.count(), 2);
 }
 
 #[test]
@@ -216,17 +135,27 @@ fn a_group_is_given_back_from_its_end() {
     let messages: Vec<(&str, &str, u32, &str)> =
         messages.iter().map(|(id, handle)| (id.as_str(), handle.as_str(), 1, "g")).collect();
     fake.receive(&messages);
-    let mut member = Member::start(&folder, &fake.pipeline(&folder, "q.fifo", &never));
+    // At a stop the first may take longer than the others were hidden for.
+    let pipeline = fake.pipeline_with(&folder, "q.fifo", &never, "visibility_timeout = \"3s\"");
+    let mut member = Member::start(&folder, &pipeline);
     member.wait_for("the first is in flight", || never.count() == 1);
     let log = member.stop();
-    let given_back: Vec<String> = fake
+    let changes: Vec<(String, bool)> = fake
         .asked("ChangeMessageVisibilityBatch")
         .iter()
         .flat_map(|body| body["Entries"].as_array().cloned().unwrap_or_default())
-        .filter(|entry| entry["VisibilityTimeout"] == 0)
-        .map(|entry| entry["ReceiptHandle"].as_str().expect("a handle").to_owned())
+        .map(|entry| {
+            let handle = entry["ReceiptHandle"].as_str().expect("a handle").to_owned();
+            (handle, entry["VisibilityTimeout"] == 0)
+        })
         .collect();
+    let given_back: Vec<&str> =
+        changes.iter().filter(|(_, is_back)| *is_back).map(|(handle, _)| handle.as_str()).collect();
     assert_eq!(given_back, ["h5", "h4", "h3", "h2", "h1"], "{log}");
+    for handle in given_back {
+        let last = changes.iter().rfind(|(known, _)| known == handle);
+        assert_eq!(last, Some(&(handle.to_owned(), true)), "hidden again: {changes:?}");
+    }
     assert_eq!(never.count(), 1);
 }
 

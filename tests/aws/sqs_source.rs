@@ -291,6 +291,7 @@ fn depth_and_age_are_metrics_and_a_tighter_redrive_policy_is_a_warning() {
     let folder = Folder::new();
     let never = Taker::new(|_, _| (StatusCode::OK, Duration::from_secs(600)));
     queue.send((0..5).map(|number| ("", number.to_string())));
+    std::thread::sleep(Duration::from_secs(2));
     let pipeline = queue.pipeline(&folder, "max_in_flight = 2", &never.sink("out"), "");
     let mut member = Member::start(&folder, &pipeline);
     member.wait_for_log(&format!("the queue's redrive policy moves a message to {}", dead.name));
@@ -303,8 +304,11 @@ fn depth_and_age_are_metrics_and_a_tighter_redrive_policy_is_a_warning() {
     member.wait_for("the depth is known", || {
         of("visible").zip(of("in_flight")).is_some_and(|(visible, hidden)| visible + hidden == 5)
     });
-    let page = ask(&admin, "/metrics").expect("it answers").1;
-    assert!(page.contains("millstream_sqs_age_seconds"), "{page}");
+    member.wait_for("the age of the oldest is known", || {
+        let page = ask(&admin, "/metrics").unwrap_or_default().1;
+        let age = metric(&page, "millstream_sqs_age_seconds", &[&format!("queue=\"{}\"", queue.name)]);
+        age.is_some_and(|age| (2..100).contains(&age))
+    });
     member.wait_for("two are in flight", || never.count() == 2);
     assert!(member.account("in_flight") <= 2);
     member.stop();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::world::{Member, Pipeline, Stopped, Stream, Taker, Writer};
+use super::world::{Member, Pipeline, Stopped, Stream, Taker, Writer, leases};
 use crate::services::aws::{StandIn, python};
 use crate::support::{rounds, run, seed};
 
@@ -54,13 +54,13 @@ fn p8_shards_are_handed_over_at_a_start_and_at_a_stop_and_nothing_comes_twice() 
     assert_eq!(one.leases(), 4);
     let mut two = Member::start(&pipeline);
     two.running.wait_for("half of the shards", |_| one.leases() == 2);
-    two.running.wait_for("the other half", |_| look_at(&two.admin) == 2);
+    two.running.wait_for("the other half", |_| leases(&two.admin) == 2);
     let some = taker.count() + 200;
     one.wait_for("records by both", || taker.count() > some);
     let stopped_at = Instant::now();
     one.stop();
     println!("a member stopped within {:?}", stopped_at.elapsed());
-    two.running.wait_for("all shards", |_| look_at(&two.admin) == 4);
+    two.running.wait_for("all shards", |_| leases(&two.admin) == 4);
     println!("its shards were taken within {:?}", stopped_at.elapsed());
     assert!(stopped_at.elapsed() < Duration::from_secs(60), "no lease had to expire");
     let written = writer.end();
@@ -74,11 +74,6 @@ fn p8_shards_are_handed_over_at_a_start_and_at_a_stop_and_nothing_comes_twice() 
     assert!(!status.success() && told.contains("the table leases-"), "{told}");
 }
 
-fn look_at(admin: &str) -> u64 {
-    let page = crate::support::look(admin).unwrap_or_default();
-    crate::support::metric(&page, "millstream_kinesis_leases", &[]).unwrap_or_default()
-}
-
 #[test]
 fn p1_a_member_that_was_away_commits_nothing_more() {
     let (stream, taker) = (Arc::new(Stream::new(2)), Taker::start());
@@ -88,12 +83,12 @@ fn p1_a_member_that_was_away_commits_nothing_more() {
     one.wait_for("some records", || taker.count() > 100);
     one.running.pause();
     let mut two = Member::start(&pipeline);
-    two.running.wait_for("the shards of who is away", |_| look_at(&two.admin) == 2);
+    two.running.wait_for("the shards of who is away", |_| leases(&two.admin) == 2);
     let some = taker.distinct() + 200;
     two.wait_for("some more records", || taker.distinct() > some);
     one.running.resume();
     one.wait_for_log("a shard was lost");
-    one.running.wait_for("its share again", |_| look_at(&one.admin) == 1);
+    one.running.wait_for("its share again", |_| leases(&one.admin) == 1);
     let written = writer.end();
     two.wait_for("everything that was written", || taker.distinct() >= written);
     println!("{written} records, {} repetitions", taker.judge(written));
@@ -112,7 +107,7 @@ fn p3_what_does_not_drain_in_time_is_delivered_by_both_in_order() {
     taker.open(false);
     let mut two = Member::start(&pipeline);
     one.wait_for_log("a shard did not drain in time");
-    two.running.wait_for("a shard", |_| look_at(&two.admin) == 1);
+    two.running.wait_for("a shard", |_| leases(&two.admin) == 1);
     taker.open(true);
     let written = writer.end();
     two.wait_for("everything that was written", || taker.distinct() >= written);

@@ -1,5 +1,7 @@
 //! The source `kinesis`, against kinesis-local and dynalite.
 
+mod between;
+mod leases;
 mod members;
 mod pipelines;
 mod reads;

@@ -67,6 +67,31 @@ fn p3_a_single_member_keeps_the_order_over_splits_and_merges() {
 }
 
 #[test]
+fn p3_children_are_read_once_everything_of_their_parent_is_settled() {
+    let (stream, taker) = (Stream::new(1), Taker::start());
+    stream.put("one", b"0");
+    stream.put("one", b"1");
+    taker.hold(Some("1"));
+    let mut member = Member::start(&Pipeline::new(&stream, &taker));
+    member.wait_for("the first record", || taker.count() == 1);
+    stream.split(0);
+    // Another key, which nothing keeps back but that it is in a child.
+    stream.put("other", b"2");
+    member.wait_for_log("a shard has ended");
+    std::thread::sleep(Duration::from_secs(2));
+    let log = member.running.log();
+    assert_eq!(log.matches("reading a shard").count(), 1, "{log}");
+    // Nor is it remembered as read to its end.
+    let killed = member.kill();
+    taker.hold(None);
+    let mut member = killed.start();
+    member.wait_for("all records", || taker.distinct() == 3);
+    let texts: Vec<String> = taker.taken().iter().map(|one| one.text()).collect();
+    assert_eq!(texts.last().map(String::as_str), Some("2"), "{texts:?}");
+    member.stop();
+}
+
+#[test]
 fn p3_members_keep_the_order_over_splits_and_merges() {
     let (stream, taker) = (Arc::new(Stream::new(2)), Taker::start());
     let pipeline = Pipeline::shared(&stream, &taker, "2s");

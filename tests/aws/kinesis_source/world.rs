@@ -210,6 +210,8 @@ pub struct Taker {
     taken: Arc<Mutex<Vec<Taken>>>,
     /// Whether it answers.
     open: watch::Sender<bool>,
+    /// The payload that it does not answer.
+    held: watch::Sender<Option<&'static str>>,
     _runtime: Runtime,
 }
 
@@ -217,6 +219,7 @@ pub struct Taker {
 struct Door {
     taken: Arc<Mutex<Vec<Taken>>>,
     open: watch::Receiver<bool>,
+    held: watch::Receiver<Option<&'static str>>,
 }
 
 async fn take(State(mut door): State<Door>, body: Bytes) {
@@ -228,6 +231,7 @@ async fn take(State(mut door): State<Door>, body: Bytes) {
         (_, Value::String(base64)) => STANDARD.decode(base64).expect("base 64"),
         _ => panic!("no payload: {record}"),
     };
+    let _ = door.held.wait_for(|held| held.is_none_or(|held| held.as_bytes() != payload)).await;
     let headers = record["headers"].as_object().into_iter().flatten();
     let headers = headers.map(|(name, value)| (name.clone(), value.as_str().unwrap_or_default().to_owned()));
     let key = record["key"].as_str().unwrap_or_default().to_owned();
@@ -241,15 +245,21 @@ impl Taker {
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
         let taken: Arc<Mutex<Vec<Taken>>> = Arc::default();
         let (open, is_open) = watch::channel(true);
-        let door = Door { taken: Arc::clone(&taken), open: is_open };
+        let (held, is_held) = watch::channel(None);
+        let door = Door { taken: Arc::clone(&taken), open: is_open, held: is_held };
         let server = Router::new().route("/", post(take)).with_state(door).layer(DefaultBodyLimit::disable());
         runtime.spawn(async move { axum::serve(listener, server).await });
-        Taker { url, taken, open, _runtime: runtime }
+        Taker { url, taken, open, held, _runtime: runtime }
     }
 
     /// Has it answer, or keep those who deliver waiting.
     pub fn open(&self, open: bool) {
         self.open.send(open).expect("the server runs");
+    }
+
+    /// Keeps those who deliver this payload waiting, or nobody.
+    pub fn hold(&self, payload: Option<&'static str>) {
+        self.held.send(payload).expect("the server runs");
     }
 
     pub fn taken(&self) -> Vec<Taken> {
@@ -304,6 +314,8 @@ pub struct Pipeline {
     pub top: String,
     /// The sections behind the source.
     pub sections: String,
+    /// Of the sink.
+    pub sink: String,
     url: String,
 }
 
@@ -315,6 +327,7 @@ impl Pipeline {
             aws: StandIn::kinesis().toml(),
             top: String::new(),
             sections: String::new(),
+            sink: String::new(),
             url: taker.url.clone(),
         }
     }
@@ -329,7 +342,7 @@ impl Pipeline {
     }
 
     fn write(&self, folder: &Folder) -> PathBuf {
-        let Pipeline { source, stream, aws, top, sections, url } = self;
+        let Pipeline { source, stream, aws, top, sections, sink, url } = self;
         folder.write(
             "reader.toml",
             &format!(
@@ -350,6 +363,7 @@ poll_interval = "200ms"
 type = "http"
 url = "{url}"
 codec = "record"
+{sink}
 
 [retry]
 base_delay = "20ms"
@@ -398,8 +412,7 @@ impl Member {
 
     /// How many shards it reads.
     pub fn leases(&self) -> u64 {
-        let page = look(&self.admin).unwrap_or_default();
-        metric(&page, "millstream_kinesis_leases", &[]).unwrap_or_default()
+        leases(&self.admin)
     }
 
     /// SIGKILL.
@@ -415,6 +428,18 @@ impl Member {
         assert!(status.success(), "it ended with {status}\n{}", self.running.log());
         Stopped { folder: self.folder, pipeline: self.pipeline }
     }
+}
+
+/// How many shards a member reads.
+pub fn leases(admin: &str) -> u64 {
+    let page = look(admin).unwrap_or_default();
+    metric(&page, "millstream_kinesis_leases", &[]).unwrap_or_default()
+}
+
+/// How far behind a member is in a shard, in milliseconds; `None` if it does not say.
+pub fn behind(admin: &str, shard: &str) -> Option<u64> {
+    let page = look(admin)?;
+    metric(&page, "millstream_kinesis_millis_behind_latest", &[&format!("shard=\"{shard}\"")])
 }
 
 /// What a process left behind.

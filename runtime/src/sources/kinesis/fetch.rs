@@ -180,6 +180,8 @@ impl Fetching {
         if failure.code == "ExpiredIteratorException" {
             tracing::debug!(shard = shard.id, "an iterator has expired; getting another one");
             *iterator = None;
+            // It was one of the calls that a shard takes in a second.
+            tokio::time::sleep(stream::MIN_INTERVAL).await;
             return;
         }
         if failure.kind == Kind::Missing {
