@@ -233,10 +233,13 @@ fn date_time(text: &str) -> Result<Timestamp, Error> {
 /// A double of today's seconds is precise to less than a microsecond, and not to much less.
 fn seconds_of(seconds: f64) -> Result<Timestamp, Error> {
     let micros = (seconds * 1e6).round();
-    let count = if micros.abs() < 9e18 { Some(micros as i64) } else { None };
-    count
-        .map(|count| Timestamp::from_count(count, Unit::Micros, false))
-        .ok_or_else(|| Error::new(format!("{seconds} s after 1970 are no timestamp")))
+    if !micros.is_finite() || micros.abs() > 9e18 {
+        return Err(Error::new(format!("{seconds} s after 1970 are no timestamp")));
+    }
+    let timestamp = Timestamp::from_count(micros as i64, Unit::Micros, false);
+    // It is written as text, which has an end.
+    plain_text(&Value::Timestamp(timestamp))?;
+    Ok(timestamp)
 }
 
 fn decimal(parts: &[Value]) -> Result<Value, Error> {

@@ -137,6 +137,7 @@ fn what_has_no_place_in_the_model_is_refused() {
         ("c06161", "\"a\" is no timestamp"),
         ("c16161", "tag 1 with a text: a number of 64 bits is wanted"),
         ("c1f97e00", "NaN s after 1970 are no timestamp"),
+        ("c1fb42a0000000000000", "8796093022208 s after 1970 is beyond the year 9999"),
         ("c201", "tag 2 with an integer: bytes is wanted"),
         ("c48101", "a decimal is a list of an exponent and a number"),
         ("c4821903e901", "a decimal of 1 digits with the exponent 1001: too long"),
