@@ -223,7 +223,8 @@ fn tagged(tag: u64, content: Value) -> Result<Value, Error> {
 /// A timestamp as precise as it is written.
 fn date_time(text: &str) -> Result<Timestamp, Error> {
     let timestamp = wanted::timestamp(&Value::Text(text.to_owned()), Unit::Nanos, false)?;
-    let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
+    // ISO 8601 has the comma too.
+    let fraction = text.split_once(['.', ',']).map_or("", |(_, rest)| rest);
     let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
     let units = [Unit::Seconds, Unit::Millis, Unit::Micros];
     let unit = units.into_iter().find(|unit| digits <= unit.digits()).unwrap_or(Unit::Nanos);

@@ -109,6 +109,20 @@ fn what_has_a_tag_keeps_its_type() {
 }
 
 #[test]
+fn a_timestamp_is_as_precise_as_it_is_written() {
+    for (text, nanos, unit) in [
+        ("1970-01-01T00:00:07Z", 0, Unit::Seconds),
+        ("1970-01-01T00:00:07.5Z", 500_000_000, Unit::Millis),
+        ("1970-01-01T01:00:07.5000+01:00", 500_000_000, Unit::Micros),
+        ("1970-01-01T00:00:07,123456789Z", 123_456_789, Unit::Nanos),
+    ] {
+        let mut tagged = vec![0xc0];
+        encode(&text.into(), &mut tagged).unwrap();
+        assert_eq!(decode(&tagged).unwrap(), timestamp(7, nanos, unit));
+    }
+}
+
+#[test]
 fn what_has_no_tag_is_a_text() {
     let local = Value::Timestamp(Timestamp { seconds: 0, nanos: 0, unit: Unit::Seconds, is_local: true });
     for (value, text) in [
