@@ -223,7 +223,8 @@ fn tagged(tag: u64, content: Value) -> Result<Value, Error> {
 /// A timestamp as precise as it is written.
 fn date_time(text: &str) -> Result<Timestamp, Error> {
     let timestamp = wanted::timestamp(&Value::Text(text.to_owned()), Unit::Nanos, false)?;
-    let fraction = text.split_once('.').map_or("", |(_, rest)| rest);
+    // ISO 8601 has the comma too.
+    let fraction = text.split_once(['.', ',']).map_or("", |(_, rest)| rest);
     let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
     let units = [Unit::Seconds, Unit::Millis, Unit::Micros];
     let unit = units.into_iter().find(|unit| digits <= unit.digits()).unwrap_or(Unit::Nanos);
@@ -233,10 +234,13 @@ fn date_time(text: &str) -> Result<Timestamp, Error> {
 /// A double of today's seconds is precise to less than a microsecond, and not to much less.
 fn seconds_of(seconds: f64) -> Result<Timestamp, Error> {
     let micros = (seconds * 1e6).round();
-    let count = if micros.abs() < 9e18 { Some(micros as i64) } else { None };
-    count
-        .map(|count| Timestamp::from_count(count, Unit::Micros, false))
-        .ok_or_else(|| Error::new(format!("{seconds} s after 1970 are no timestamp")))
+    if !micros.is_finite() || micros.abs() > 9e18 {
+        return Err(Error::new(format!("{seconds} s after 1970 are no timestamp")));
+    }
+    let timestamp = Timestamp::from_count(micros as i64, Unit::Micros, false);
+    // It is written as text, which has an end.
+    plain_text(&Value::Timestamp(timestamp))?;
+    Ok(timestamp)
 }
 
 fn decimal(parts: &[Value]) -> Result<Value, Error> {

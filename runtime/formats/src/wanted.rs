@@ -217,11 +217,21 @@ pub fn float(value: &Value) -> Wanted<f32> {
     let float = double as f32;
     let is_same = !double.is_finite()
         || f64::from(float) == double
-        || float.is_finite() && float.to_string().parse() == Ok(double);
+        || float.is_finite() && float.to_string().parse() == Ok(double)
+        // Of a float in the middle between two forms of one length either may be given; and some give more
+        // digits than it takes to tell a float from all others, all of them its own.
+        || float.is_normal() && shortest_digits(&double) <= shortest_digits(&float)
+        || format!("{:.*e}", shortest_digits(&double) - 1, f64::from(float)).parse() == Ok(double);
     match is_same {
         true => Ok(float),
         false => Err(Error::new(format!("{double} has more digits than a float of 32 bits holds"))),
     }
+}
+
+/// Digits of the shortest form of a number.
+fn shortest_digits(number: &impl std::fmt::LowerExp) -> usize {
+    let text = format!("{number:e}");
+    text.split('e').next().unwrap_or_default().bytes().filter(u8::is_ascii_digit).count()
 }
 
 pub fn text(value: &Value) -> Wanted<String> {

@@ -150,7 +150,8 @@ proptest! {
             let written = prost::Message::encode_to_vec(&theirs);
             // Their maps are in no order, and without keys and values that are defaults. To them -0.0 is a
             // default too, which it is not to others.
-            if !text.contains("map<") && !format!("{value:?}").contains("-0.0") {
+            let has_map = ["map<", "protobuf.Struct ", "protobuf.Value "].iter().any(|map| text.contains(map));
+            if !has_map && !format!("{value:?}").contains("-0.0") {
                 prop_assert_eq!(&written, &out);
             }
             let ours = message.decode(&written).unwrap();

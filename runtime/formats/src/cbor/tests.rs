@@ -109,6 +109,20 @@ fn what_has_a_tag_keeps_its_type() {
 }
 
 #[test]
+fn a_timestamp_is_as_precise_as_it_is_written() {
+    for (text, nanos, unit) in [
+        ("1970-01-01T00:00:07Z", 0, Unit::Seconds),
+        ("1970-01-01T00:00:07.5Z", 500_000_000, Unit::Millis),
+        ("1970-01-01T01:00:07.5000+01:00", 500_000_000, Unit::Micros),
+        ("1970-01-01T00:00:07,123456789Z", 123_456_789, Unit::Nanos),
+    ] {
+        let mut tagged = vec![0xc0];
+        encode(&text.into(), &mut tagged).unwrap();
+        assert_eq!(decode(&tagged).unwrap(), timestamp(7, nanos, unit));
+    }
+}
+
+#[test]
 fn what_has_no_tag_is_a_text() {
     let local = Value::Timestamp(Timestamp { seconds: 0, nanos: 0, unit: Unit::Seconds, is_local: true });
     for (value, text) in [
@@ -137,6 +151,7 @@ fn what_has_no_place_in_the_model_is_refused() {
         ("c06161", "\"a\" is no timestamp"),
         ("c16161", "tag 1 with a text: a number of 64 bits is wanted"),
         ("c1f97e00", "NaN s after 1970 are no timestamp"),
+        ("c1fb42a0000000000000", "8796093022208 s after 1970 is beyond the year 9999"),
         ("c201", "tag 2 with an integer: bytes is wanted"),
         ("c48101", "a decimal is a list of an exponent and a number"),
         ("c4821903e901", "a decimal of 1 digits with the exponent 1001: too long"),

@@ -38,6 +38,14 @@ fn nothing_is_lost_silently() {
     assert_eq!(double(&Value::Int(1 << 60)).unwrap(), (1u64 << 60) as f64);
     fails(float(&Value::Double(0.123456789)).map(|n| n.to_string()), "more digits than a float");
     assert_eq!(float(&Value::Double(0.1)).unwrap(), 0.1);
+    // It is 1642113.25, and some write it with a 2 at the end, some with a 3.
+    for written in [1_642_113.2, 1_642_113.3] {
+        assert_eq!(f64::from(float(&Value::Double(written)).unwrap()), 1_642_113.25);
+    }
+    assert_eq!(float(&Value::Double(8.29541e-41)).unwrap(), 8.29541e-41);
+    for other in [1_642_113.21, 1e-50, 2e-45, 1e39] {
+        fails(float(&Value::Double(other)).map(|n| n.to_string()), "more digits than a float");
+    }
     fails(integer(&Value::Double(1.5), 0, 10, "an int").map(|n| n.to_string()), "1.5 where an int");
     fails(integer(&Value::Int(11), 0, 10, "an int").map(|n| n.to_string()), "from 0 to 10");
     fails(decimal_of(&"1.234".into(), 2, 9).map(|n| n.to_string()), "scale of 2");
