@@ -140,3 +140,6 @@ fn encode(
     let value = payload.read(message)?;
     format.encode(&value, out).map_err(|error| EncodeError(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;
