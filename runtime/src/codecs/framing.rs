@@ -136,7 +136,7 @@ pub(super) fn start_record(reader: &mut csv_core::Reader) {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use proptest::prelude::*;
 

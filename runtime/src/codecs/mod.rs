@@ -205,7 +205,7 @@ fn no_payload() -> EncodeError {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::config::Parsed;
+    pub use super::framing::tests::container;
     use crate::message::Message;
 
     fn spec(name: &str) -> &'static CodecSpec {

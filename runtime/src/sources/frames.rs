@@ -294,7 +294,7 @@ pub(super) fn now_ms() -> i64 {
 mod tests {
     use super::super::testing::Row;
     use super::*;
-    use crate::codecs::tests::decoder;
+    use crate::codecs::tests::{container, decoder};
     use proptest::prelude::*;
     use std::sync::Arc;
 
@@ -309,6 +309,7 @@ mod tests {
     ) -> Vec<Row> {
         let (name, config) = codec.split_once(' ').unwrap_or((codec, "{}"));
         let codec: Arc<dyn DecoderConfig> = decoder(name, config).unwrap();
+        let codec = codec.open(std::path::Path::new(".")).unwrap().unwrap_or(codec);
         let mut frames = Frames::new(&*codec, max, start).unwrap();
         let limit = ReadLimit { rows, bytes: 1 << 20 };
         let (mut all, mut rest) = (Vec::new(), &stream[start.offset as usize..]);
@@ -319,14 +320,14 @@ mod tests {
             while at < chunk.len() {
                 let mut out = Filling::default();
                 at = frames.cut(&chunk, at, limit, &mut out).unwrap();
-                assert!(out.rows.builder.len() <= rows.max(1));
+                assert!(codec.framing() == Framing::AvroContainer || out.rows.builder.len() <= rows.max(1));
                 all.extend(Row::of(out.rows.finish()));
             }
         }
         let mut out = Filling::default();
         frames.finish(&mut out).unwrap();
         all.extend(Row::of(out.rows.finish()));
-        assert_eq!(frames.last_row(), all.last().map_or(start.offset, |row| row.position.offset));
+        assert_eq!(frames.last_row(), all.last().map_or(start.offset.max(start.settled), |row| row.position.offset));
         all
     }
 
@@ -436,6 +437,55 @@ mod tests {
         assert_eq!(cut(b"abcdefgh\n", 4), "the head takes 9 bytes, more than max_message_bytes");
     }
 
+    const CONTAINER: &str = r#"avro {"framing": "container"}"#;
+
+    #[test]
+    fn a_block_of_a_container_holds_many_messages_each_with_a_position_of_its_own() {
+        let file = container(&[2, 0, 1]);
+        let rows = whole(CONTAINER, &file, 1000);
+        let head = (file.len() - 20 - 18 - 19) as u64;
+        let seen: Vec<_> =
+            rows.iter().map(|row| (row.text(), row.position.offset, row.position.record)).collect();
+        let last = file.len() as u64;
+        assert_eq!(seen, [("true", head + 1, 1), ("true", head + 20, 2), ("true", last, 3)]);
+
+        let mut broken = file.clone();
+        *broken.last_mut().unwrap() ^= 1;
+        let rows = whole(CONTAINER, &broken, 1000);
+        let seen: Vec<_> = rows.iter().map(|row| (row.code(), row.position.record)).collect();
+        assert_eq!(seen, [("", 1), ("", 2), ("decode-error", 3)]);
+    }
+
+    proptest! {
+        #[test]
+        fn every_position_within_a_block_is_one_to_go_on_at(
+            blocks in proptest::collection::vec(0u8..6, 1..6),
+            pieces in proptest::collection::vec(1usize..40, 0..40),
+        ) {
+            let file = container(&blocks);
+            let bodies: usize = blocks.iter().map(|&values| 18 + usize::from(values)).sum();
+            let head = file[..file.len() - bodies].to_vec();
+            let rows = whole(CONTAINER, &file, 1000);
+            prop_assert!(rows.windows(2).all(|rows| rows[0].position < rows[1].position));
+            prop_assert_eq!(&read(CONTAINER, &file, 1000, &Start::default(), &pieces, 3), &rows);
+            for (index, row) in rows.iter().enumerate() {
+                // As the source finds it: the block that the position is in, and how many come before.
+                let (mut offset, mut record) = (head.len() as u64, 0);
+                for &values in &blocks {
+                    let end = offset + 18 + u64::from(values);
+                    if end > row.position.offset {
+                        break;
+                    }
+                    (offset, record) = (end, record + u64::from(values));
+                }
+                let (partition, settled) = (row.position.partition, row.position.offset);
+                let start = Start { partition, offset, settled, record, head: Some(head.clone()) };
+                let rest = read(CONTAINER, &file, 1000, &start, &[], usize::MAX);
+                prop_assert_eq!(&rest[..], &rows[index + 1..]);
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn pieces_of_any_size_give_the_same_messages(
@@ -493,7 +543,7 @@ mod tests {
                 let rows = whole(codec, stream.as_bytes(), max);
                 for (index, row) in rows.iter().enumerate() {
                     let Position { partition, offset, record } = row.position;
-                    let start = Start { partition, offset, record, head: head.clone() };
+                    let start = Start { partition, offset, settled: offset, record, head: head.clone() };
                     let rest = read(codec, stream.as_bytes(), max, &start, &[], usize::MAX);
                     prop_assert_eq!(&rest[..], &rows[index + 1..]);
                 }
