@@ -1,5 +1,7 @@
 //! What the command line prints, to whom, and what it must not print.
 
+mod schema;
+
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;

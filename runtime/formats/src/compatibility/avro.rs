@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use super::{Finding, Findings, Mode};
 use crate::Error;
 use crate::avro::Schema;
-use crate::avro::plan::{Field, Node, NodeId, Plan, Record};
+use crate::avro::plan::{Node, NodeId, Plan, Record};
 use crate::avro::resolve::{position, same_record, scalars_match, short, width};
 
 /// Compares two versions of a schema.
@@ -107,12 +107,12 @@ impl Pairs<'_> {
             match position(have, field) {
                 Some(at) => self.compare(&path, have.fields[at].node, field.node, findings),
                 None if field.default.is_some() => {}
-                None => self.missing(&path, have, want, field, findings),
+                None => self.missing(&path, have, want, findings),
             }
         }
     }
 
-    fn missing(&self, path: &str, have: &Record, want: &Record, field: &Field, findings: &mut Findings) {
+    fn missing(&self, path: &str, have: &Record, want: &Record, findings: &mut Findings) {
         let way = findings.way;
         let what = format!("the {} schema does not write it, and it has no default", way.writer());
         // What was a field before and is none any more may be the same one under another name.
@@ -135,7 +135,7 @@ impl Pairs<'_> {
             "keep it until all readers have a schema in which it has a default or is not there",
         );
         let alias = if way == super::Way::OldToNew { alias } else { String::new() };
-        findings.breaks(path, format!("{what} ({})", field.name), format!("{remedy}{alias}"));
+        findings.breaks(path, what, format!("{remedy}{alias}"));
     }
 }
 

@@ -35,14 +35,14 @@ fn dependency(name: &str, text: &str) -> Dependency {
 }
 
 /// What only an administrator does.
-async fn demand(url: &str, subject: &str, level: &str) {
+pub async fn demand(url: &str, subject: &str, level: &str) {
     let body = format!("{{\"compatibility\": {level:?}}}");
     let request = client().put(format!("{url}/config/{subject}")).header("content-type", "application/json");
     assert!(request.body(body).send().await.unwrap().status().is_success());
 }
 
 /// The shared one, started where no runtime is in the way of what it waits for.
-async fn shared() -> String {
+pub async fn shared() -> String {
     tokio::task::spawn_blocking(|| SchemaRegistry::shared().url()).await.unwrap()
 }
 

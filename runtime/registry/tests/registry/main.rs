@@ -5,6 +5,7 @@ mod against_apicurio;
 mod caches;
 mod front;
 mod troubles;
+mod verdicts;
 
 /// The services that all tests of the project use, each a part of them.
 #[path = "../../../../tests/services"]
