@@ -20,7 +20,7 @@ mod outages;
 mod reload;
 #[cfg(feature = "kafka")]
 mod scaling;
-#[cfg(any(feature = "aws", feature = "kafka"))]
 mod services;
 mod support;
+mod traces;
 mod webhooks;

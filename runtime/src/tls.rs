@@ -1,13 +1,18 @@
 //! TLS: rustls with the provider ring, and PEM files.
 
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use reqwest::{Certificate, Identity};
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::config::problem::Problem;
 
 /// Makes ring the provider of this process, if none is yet. To be called before TLS is used.
 pub fn install_provider() {
@@ -49,6 +54,74 @@ pub fn server_config(certificates: &Path, key: &Path) -> anyhow::Result<Arc<Serv
         .with_context(|| format!("{} and {} do not go together", certificates.display(), key.display()))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config.into())
+}
+
+/// How a client trusts a server, and is trusted by it. Files are PEM, relative to the pipeline file.
+#[derive(Clone, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientTls {
+    /// Certificates of those who may sign the server's; by default those that the system trusts.
+    ca_file: Option<PathBuf>,
+    /// Our certificate, and those between it and its authority.
+    cert_file: Option<PathBuf>,
+    /// The private key of our certificate.
+    key_file: Option<PathBuf>,
+}
+
+impl ClientTls {
+    /// Adds what is wrong with the table `tls` of a section.
+    pub fn check(&self, base: &Path, problems: &mut Vec<Problem>) {
+        if let Err(error) = self.authorities(base) {
+            problems.push(
+                Problem::new("/tls/ca_file", format!("{error:#}")).help("a PEM file with certificates"),
+            );
+        }
+        if self.cert_file.is_some() != self.key_file.is_some() {
+            problems.push(
+                Problem::new("/tls", "a certificate needs its key")
+                    .help("cert_file and key_file, or neither"),
+            );
+        } else if let Err(error) = self.identity(base) {
+            problems.push(
+                Problem::new("/tls/cert_file", format!("{error:#}"))
+                    .help("PEM files with a certificate and its key"),
+            );
+        }
+    }
+
+    /// Those who may sign the server's certificate, if not those that the system trusts.
+    ///
+    /// # Errors
+    /// The file is not what it should be; names it.
+    pub fn authorities(&self, base: &Path) -> anyhow::Result<Option<Vec<Certificate>>> {
+        let Some(file) = &self.ca_file else { return Ok(None) };
+        let path = base.join(file);
+        let certificates = read_certificates(&path)?;
+        let read = certificates
+            .iter()
+            .map(|certificate| Certificate::from_der(certificate))
+            .collect::<Result<_, _>>();
+        Ok(Some(read.with_context(|| format!("cannot use the certificates of {}", path.display()))?))
+    }
+
+    /// Our certificate and its key, if there are any.
+    ///
+    /// # Errors
+    /// The files are not what they should be; names them.
+    pub fn identity(&self, base: &Path) -> anyhow::Result<Option<Identity>> {
+        let (Some(certificate), Some(key)) = (&self.cert_file, &self.key_file) else { return Ok(None) };
+        let mut pem = Vec::new();
+        read_certificates(&base.join(certificate))?;
+        read_key(&base.join(key))?;
+        for file in [certificate, key] {
+            let path = base.join(file);
+            pem.extend(std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
+            pem.push(b'\n');
+        }
+        let identity = Identity::from_pem(&pem)
+            .with_context(|| format!("{} and {} do not go together", certificate.display(), key.display()))?;
+        Ok(Some(identity))
+    }
 }
 
 /// Whether a host, as it stands in a url, is this machine itself.

@@ -6,4 +6,5 @@ pub mod aws;
 mod installed;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod otlp;
 mod server;

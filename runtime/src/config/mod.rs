@@ -18,6 +18,7 @@ mod sections;
 mod shape;
 mod syntax;
 pub mod test_section;
+pub mod tracing_section;
 pub mod units;
 mod validate;
 mod variables;
@@ -36,6 +37,7 @@ pub use parse::{escape, parse};
 use problem::Problem;
 pub use reading::Reading;
 use test_section::TestCase;
+use tracing_section::Tracing;
 use units::{ByteSize, Interval};
 pub use validate::allowed;
 pub use variables::Environment;
@@ -67,6 +69,8 @@ pub struct Pipeline {
     pub sinks: Vec<SinkSection>,
     pub retry: Retry,
     pub dead_letters: DeadLetters,
+    /// `None` where no messages are traced.
+    pub tracing: Option<Tracing>,
     pub settings: Settings,
     /// What `millstream test` runs it through.
     pub tests: Vec<TestCase>,

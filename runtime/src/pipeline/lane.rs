@@ -19,6 +19,7 @@ use super::followers::FollowersDoor;
 use super::ledger::{Aside, Held};
 use super::retry::next_delay;
 use super::swap::Mailbox;
+use super::traced::PluginCall;
 use crate::dead_letters::Stage;
 use crate::message::{Batch, Row, SinkSet};
 use crate::plugin::{Determined, Epochs, FateVerdict, Passage, PluginIdentity, Processed};
@@ -136,7 +137,11 @@ impl Lane {
                 false => Epochs::None,
             };
             let passage = Passage { now_ms, claim: held.claim(), epochs };
-            let (passed, parents, asides) = held.advance(|batch| step.process(batch, &passage))?;
+            let call = PluginCall::begin(&held);
+            let (mut passed, parents, asides) = held.advance(|batch| step.process(batch, &passage))?;
+            if let (Some(call), Some(tracer)) = (call, &self.shared.tracer) {
+                call.end(tracer, step.identity(), &mut passed, &asides);
+            }
             self.note_memory();
             held = self.deal_with(&origin, passed, &parents, asides, stage, attempts).await;
             attempts = 0;
@@ -320,11 +325,15 @@ impl Lane {
             }
         }
         for held in unrouted.into_iter().flat_map(Held::singles) {
+            let reason = self.shared.unrouted_reason(&held);
+            if let Some(tracer) = &self.shared.tracer {
+                tracer.unrouted(&held, &reason);
+            }
             let why = Why {
                 stage: Stage::Route,
                 plugin: None,
                 code: "unrouted".to_owned(),
-                reason: self.shared.unrouted_reason(&held),
+                reason,
                 trap: None,
                 attempts: 1,
             };

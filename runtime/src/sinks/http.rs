@@ -5,11 +5,11 @@ mod call;
 mod request;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Certificate, Client, Identity, Url, redirect};
+use reqwest::{Client, Url, redirect};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -23,7 +23,8 @@ use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
 use crate::dead_letters::REPLAYS_HEADER;
-use crate::tls;
+use crate::tls::{self, ClientTls};
+use crate::traces::context::{TRACEPARENT, TRACESTATE};
 
 pub const SPEC: SinkSpec = SinkSpec {
     name: "http",
@@ -88,8 +89,9 @@ struct HttpSink {
     /// Headers of every request. `content-type` is that of the codec unless it is given here.
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// Headers of a message that become headers of its request, by name. `millstream-replays`, the
-    /// mark of a replayed dead letter, always does.
+    /// Headers of a message that become headers of its request, by name. `traceparent` and `tracestate`
+    /// always do, unless `headers` has one, and so does `millstream-replays`, the mark of a replayed dead
+    /// letter.
     #[serde(default)]
     forward_headers: Vec<String>,
     /// Sent as `Authorization: Bearer ...`.
@@ -101,22 +103,10 @@ struct HttpSink {
     /// Where plugins make several messages of one, they must give each a value of its own.
     idempotency_from: Option<String>,
     /// How to trust the server, and be trusted by it.
-    tls: Option<Tls>,
+    tls: Option<ClientTls>,
     /// Send unencrypted (`http`) also to other machines.
     #[serde(default)]
     allow_plaintext: bool,
-}
-
-/// Files are PEM, relative to the pipeline file.
-#[derive(Clone, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-struct Tls {
-    /// Certificates of those who may sign the server's; by default those that the system trusts.
-    ca_file: Option<PathBuf>,
-    /// Our certificate, and those between it and its authority.
-    cert_file: Option<PathBuf>,
-    /// The private key of our certificate.
-    key_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
@@ -191,6 +181,12 @@ impl SinkConfig for HttpSink {
         }
     }
 
+    fn destination(&self) -> Option<String> {
+        let url = Url::parse(&self.url).ok()?;
+        // Without a password and a query, which may be secret.
+        Some(format!("{}{}", url.origin().ascii_serialization(), url.path()))
+    }
+
     fn traits(&self) -> SinkTraits {
         let messages = match self.mode {
             Mode::Single => CALL_MESSAGES_PER_REQUEST,
@@ -223,6 +219,7 @@ impl SinkConfig for HttpSink {
             mode: self.mode,
             headers: self.static_headers(&*context.codec)?,
             forward,
+            trace: trace_headers(&self.headers),
             idempotency: match &self.idempotency_key {
                 Some(header) => Some(IdempotencyKey {
                     header: name(header)?,
@@ -419,51 +416,11 @@ impl HttpSink {
     }
 }
 
-impl Tls {
-    fn check(&self, base: &Path, problems: &mut Vec<Problem>) {
-        if let Err(error) = self.authorities(base) {
-            problems.push(
-                Problem::new("/tls/ca_file", format!("{error:#}")).help("a PEM file with certificates"),
-            );
-        }
-        if self.cert_file.is_some() != self.key_file.is_some() {
-            problems.push(
-                Problem::new("/tls", "a certificate needs its key")
-                    .help("cert_file and key_file, or neither"),
-            );
-        } else if let Err(error) = self.identity(base) {
-            problems.push(
-                Problem::new("/tls/cert_file", format!("{error:#}"))
-                    .help("PEM files with a certificate and its key"),
-            );
-        }
-    }
-
-    fn authorities(&self, base: &Path) -> anyhow::Result<Option<Vec<Certificate>>> {
-        let Some(file) = &self.ca_file else { return Ok(None) };
-        let path = base.join(file);
-        let certificates = tls::read_certificates(&path)?;
-        let read = certificates
-            .iter()
-            .map(|certificate| Certificate::from_der(certificate))
-            .collect::<Result<_, _>>();
-        Ok(Some(read.with_context(|| format!("cannot use the certificates of {}", path.display()))?))
-    }
-
-    fn identity(&self, base: &Path) -> anyhow::Result<Option<Identity>> {
-        let (Some(certificate), Some(key)) = (&self.cert_file, &self.key_file) else { return Ok(None) };
-        let mut pem = Vec::new();
-        tls::read_certificates(&base.join(certificate))?;
-        tls::read_key(&base.join(key))?;
-        for file in [certificate, key] {
-            let path = base.join(file);
-            pem.extend(std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?);
-            pem.push(b'\n');
-        }
-        let identity = Identity::from_pem(&pem)
-            .with_context(|| format!("{} and {} do not go together", certificate.display(), key.display()))?;
-        Ok(Some(identity))
-    }
+/// Headers of a message with its trace context, which become headers of its request.
+fn trace_headers(given: &BTreeMap<String, String>) -> Vec<HeaderName> {
+    let is_given = |name: &str| given.keys().any(|given| given.eq_ignore_ascii_case(name));
+    let names = [TRACEPARENT, TRACESTATE].into_iter().filter(|name| !is_given(name));
+    names.map(HeaderName::from_static).collect()
 }
 
 /// A key as it stands in a JSON pointer (RFC 6901, section 3).

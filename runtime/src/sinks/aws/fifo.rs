@@ -9,6 +9,7 @@ use super::batches::Refused;
 use super::places::{Key, Place};
 use crate::config::problem::Problem;
 use crate::message::MessageRef;
+use crate::traces::context::without_traceparent;
 use crate::sinks::SinkContext;
 
 /// Of a group and of a deduplication id:
@@ -166,11 +167,16 @@ impl Ids {
         add(&position.partition.to_le_bytes());
         add(&position.offset.to_le_bytes());
         add(group.as_bytes());
-        for attribute in attributes {
+        // The trace is another one whenever it is read again.
+        for attribute in attributes.iter().filter(|attribute| !attribute.is_trace()) {
             add(attribute.name.as_bytes());
             add(attribute.value.bytes());
         }
-        add(body.as_bytes());
+        let [first, rest] = without_traceparent(message, body.as_bytes());
+        add(first);
+        if !rest.is_empty() {
+            add(rest);
+        }
         hex::encode(hash.finalize())
     }
 }
