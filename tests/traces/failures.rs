@@ -16,10 +16,15 @@ const SECRET: &str = "hunter2-is-nowhere";
 fn a_dead_letter_is_an_error_that_holds_no_secret() {
     let (folder, receiver) = (Folder::new(), Receiver::start());
     let runtime = runtime();
-    let url = serve(&runtime, posted(|| async { (StatusCode::UNPROCESSABLE_ENTITY, format!("not with {SECRET}")) }), ());
+    let url = serve(
+        &runtime,
+        posted(|| async { (StatusCode::UNPROCESSABLE_ENTITY, format!("not with {SECRET}")) }),
+        (),
+    );
     let record = |payload: &str, trace: &str| {
         let traceparent = traceparent("01").replace(TRACE, trace);
-        serde_json::json!({ "headers": { "traceparent": traceparent }, "payload": payload }).to_string() + "\n"
+        serde_json::json!({ "headers": { "traceparent": traceparent }, "payload": payload }).to_string()
+            + "\n"
     };
     let traces = ["1", "2", "3", "4"].map(|digit| digit.repeat(32));
     let lines = [

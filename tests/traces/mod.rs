@@ -25,7 +25,9 @@ fn runtime() -> Runtime {
 
 /// A pipeline from an http server on a free port, with the rest of its file.
 fn from_http(folder: &Folder, name: &str, rest: &str) -> PathBuf {
-    let text = format!("name = \"{name}\"\n{rest}\n[source]\ntype = \"http\"\nlisten = \"127.0.0.1:0\"\npath = \"/{name}\"\n");
+    let text = format!(
+        "name = \"{name}\"\n{rest}\n[source]\ntype = \"http\"\nlisten = \"127.0.0.1:0\"\npath = \"/{name}\"\n"
+    );
     folder.write(&format!("{name}.toml"), &text)
 }
 

@@ -15,7 +15,8 @@ fn a_message_is_followed_through_two_pipelines() {
     let (folder, runtime, receiver) = (Folder::new(), runtime(), Receiver::start());
     let to_file = "[[plugin]]\nuse = \"identity\"\n[[sink]]\ntype = \"file\"\npath = \"out.ndjson\"\ncodec = \"record\"\n";
     let second = Folder::new();
-    let (mut behind, url) = start(&second, "behind", &format!("{}{to_file}", tracing(&receiver, "ratio = 0")));
+    let (mut behind, url) =
+        start(&second, "behind", &format!("{}{to_file}", tracing(&receiver, "ratio = 0")));
     let to_behind = format!("{SPLIT}[[sink]]\ntype = \"http\"\nurl = {url:?}\n");
     let keys = "ratio = 0\nservice_name = \"shop\"";
     let (mut before, url) = start(&folder, "before", &format!("{}{to_behind}", tracing(&receiver, keys)));
@@ -36,7 +37,8 @@ fn a_message_is_followed_through_two_pipelines() {
     stop(&mut behind);
 
     let spans = receiver.spans();
-    let of_trace = |trace: &str| -> Vec<_> { spans.iter().filter(|span| span.trace == trace).cloned().collect() };
+    let of_trace =
+        |trace: &str| -> Vec<_> { spans.iter().filter(|span| span.trace == trace).cloned().collect() };
     let first = of_trace(TRACE);
     let received = one(&first, "before", "receive /before");
     assert_eq!((received.parent.as_str(), received.kind, received.state.as_str()), (PARENT, 5, "a=1"));
@@ -80,9 +82,9 @@ fn a_message_is_followed_through_two_pipelines() {
     assert_eq!(written.len(), 5);
     let of = |part: &str| written.iter().find(|line| line.contains(part)).expect("it was written").as_str();
     for (part, trace) in [(r#"{\"n\":1}"#, TRACE), (r#"{\"n\":2}"#, TRACE), ("id-4", &other)] {
-        let last = spans.iter().find(|span| {
-            span.kind == 4 && of(part).contains(&format!("00-{trace}-{}-01", span.id))
-        });
+        let last = spans
+            .iter()
+            .find(|span| span.kind == 4 && of(part).contains(&format!("00-{trace}-{}-01", span.id)));
         assert!(last.is_some_and(|span| span.name == "send out.ndjson"), "{}", of(part));
         assert_eq!(of(part).matches("traceparent").count(), 1, "{}", of(part));
     }
@@ -134,7 +136,8 @@ fn p8_every_message_is_traced_with_the_ratio_1_and_none_with_0() {
         // One for each sink.
         assert_eq!(spans.len(), traces.len() * 4);
         for (name, kind) in [("send out.ndjson", 4), ("send drop", 4), ("plugin identity", 1)] {
-            let of_name: Vec<_> = spans.iter().filter(|span| span.name == name && span.kind == kind).collect();
+            let of_name: Vec<_> =
+                spans.iter().filter(|span| span.name == name && span.kind == kind).collect();
             assert_eq!(of_name.len(), traces.len(), "{name}");
         }
         // The same ones whenever they are read again.
@@ -143,7 +146,8 @@ fn p8_every_message_is_traced_with_the_ratio_1_and_none_with_0() {
         std::fs::remove_dir_all(folder.path(".millstream")).expect("its data folder");
         let (status, _, errors) = run(&["run", pipeline.to_str().expect("UTF-8")]);
         assert!(status.success(), "{errors}");
-        let again: std::collections::BTreeSet<_> = receiver.spans()[spans.len()..].iter().map(position).collect();
+        let again: std::collections::BTreeSet<_> =
+            receiver.spans()[spans.len()..].iter().map(position).collect();
         assert_eq!(first, again);
     }
 }

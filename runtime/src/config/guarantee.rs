@@ -213,6 +213,7 @@ mod tests {
             sinks,
             retry: Retry::default(),
             dead_letters: DeadLetters { to: DeadLetterStore::Embedded, common: DeadLettersCommon::default() },
+            tracing: None,
             settings: Settings::default(),
             tests: Vec::new(),
         }

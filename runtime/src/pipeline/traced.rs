@@ -124,7 +124,8 @@ impl Tracer {
         if let Some(replayed) = receipt.replays.get(row.claim_row as usize) {
             span.number("millstream.replays", u64::from(replayed.times));
         }
-        let correlation = CORRELATION_HEADERS.iter().find_map(|name| header(message, name)).or(about.correlation);
+        let correlation =
+            CORRELATION_HEADERS.iter().find_map(|name| header(message, name)).or(about.correlation);
         tell_correlation(&mut span, correlation.as_deref());
         let rejected = receipt.rejected.binary_search_by_key(&row.claim_row, |rejected| rejected.row);
         if let Ok(index) = rejected {
@@ -298,7 +299,8 @@ impl Held {
             };
             add(parent_name, &entry.context.child().traceparent());
             // A plugin may have made a message without the headers that it had.
-            if let Some(state) = entry.about.state.as_deref().filter(|_| message.header(TRACESTATE).is_none()) {
+            if let Some(state) = entry.about.state.as_deref().filter(|_| message.header(TRACESTATE).is_none())
+            {
                 add(state_name, state);
             }
             changed.push((index, (headers.len() - first) as u32));

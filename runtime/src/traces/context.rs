@@ -18,6 +18,9 @@ pub const TRACESTATE: &str = "tracestate";
 /// Characters of a `tracestate` that are passed on at least (section 3.3.1.5 there); a longer one is not kept.
 const MAX_STATE: usize = 512;
 
+/// Header with the `_trace` of an envelope that the plugin `envelope` has unwrapped, as JSON.
+const ENVELOPE_TRACE: &str = "envelope-trace";
+
 const SAMPLED: u8 = 1;
 
 /// A span, and the trace that it is in.
@@ -45,8 +48,11 @@ impl SpanContext {
     pub fn parse(traceparent: &[u8]) -> Option<SpanContext> {
         let mut fields = traceparent.trim_ascii().splitn(5, |&byte| byte == b'-');
         let [version] = hex(fields.next()?)?;
-        let context =
-            SpanContext { trace: hex(fields.next()?)?, span: hex(fields.next()?)?, flags: hex::<1>(fields.next()?)?[0] };
+        let context = SpanContext {
+            trace: hex(fields.next()?)?,
+            span: hex(fields.next()?)?,
+            flags: hex::<1>(fields.next()?)?[0],
+        };
         let is_whole = version != 0 || fields.next().is_none();
         let is_valid = version != 0xff && context.trace != [0; 16] && context.span != [0; 8];
         (is_whole && is_valid).then_some(context)
@@ -104,11 +110,15 @@ fn from<'a>(
     };
     match named(TRACEPARENT).next().and_then(SpanContext::parse) {
         Some(context) => {
-            let states: Vec<&str> = named(TRACESTATE).filter_map(|value| std::str::from_utf8(value).ok()).collect();
+            let states: Vec<&str> =
+                named(TRACESTATE).filter_map(|value| std::str::from_utf8(value).ok()).collect();
             let sampled = Some(context.flags & SAMPLED != 0);
             Some(Parent { context, sampled, state: state(states.join(",")) })
         }
-        None => of_envelope(payload?),
+        None => {
+            let unwrapped = named(ENVELOPE_TRACE).next().and_then(|json| serde_json::from_slice(json).ok());
+            of_trace(&unwrapped.or_else(|| of_envelope(payload?))?)
+        }
     }
 }
 
@@ -116,8 +126,8 @@ fn state(text: String) -> Option<String> {
     (!text.is_empty() && text.len() <= MAX_STATE).then_some(text)
 }
 
-/// The parent that the field `_trace` of an envelope names: a `traceparent` as text, or a table.
-fn of_envelope(payload: &[u8]) -> Option<Parent> {
+/// The field `_trace` of an envelope.
+fn of_envelope(payload: &[u8]) -> Option<Value> {
     // Most payloads have none, and looking for it costs little beside reading JSON.
     static FIELD: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"_trace\""));
     FIELD.find(payload)?;
@@ -126,14 +136,19 @@ fn of_envelope(payload: &[u8]) -> Option<Parent> {
         #[serde(rename = "_trace")]
         trace: Value,
     }
-    let Envelope { trace } = serde_json::from_slice(payload).ok()?;
+    serde_json::from_slice(payload).ok().map(|Envelope { trace }| trace)
+}
+
+/// The parent that such a field names: a `traceparent` as text, or a table.
+fn of_trace(trace: &Value) -> Option<Parent> {
     let field = |names: &[&str]| names.iter().find_map(|name| trace.get(name)?.as_str());
     if let Some(traceparent) = trace.as_str().or_else(|| field(&[TRACEPARENT])) {
         let context = SpanContext::parse(traceparent.as_bytes())?;
         let state = field(&[TRACESTATE]).and_then(|text| state(text.to_owned()));
         return Some(Parent { context, sampled: Some(context.flags & SAMPLED != 0), state });
     }
-    let flags = ["traceFlags", "trace_flags", "flags"].iter().find_map(|name| trace.get(name)).and_then(flags);
+    let flags =
+        ["traceFlags", "trace_flags", "flags"].iter().find_map(|name| trace.get(name)).and_then(flags);
     let told = trace.get("sampled").and_then(Value::as_bool);
     let context = SpanContext {
         trace: hex(field(&["traceId", "trace_id"])?.as_bytes()).filter(|id| *id != [0; 16])?,
@@ -165,6 +180,7 @@ pub fn without_traceparent<'b>(message: &MessageRef<'_>, written: &'b [u8]) -> [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::message::{BatchBuilder, Position};
     use serde_json::json;
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -176,11 +192,18 @@ mod tests {
         Parent::of_owned(&Message { payload: Some(bytes(payload)), headers, ..Message::default() })
     }
 
+    /// As the plugin `envelope` has it.
+    fn unwrapped(trace: &Value) -> Message {
+        let header = (ENVELOPE_TRACE.as_bytes().to_vec(), trace.to_string().into_bytes());
+        Message { headers: vec![header], ..Message::default() }
+    }
+
     #[test]
     fn a_traceparent_comes_back_as_it_was() {
         for flags in ["00", "01", "03"] {
             let text = format!("00-{TRACE}-{SPAN}-{flags}");
-            let parent = parent(&[("Traceparent", &text), ("TraceState", "a=1"), ("tracestate", "b=2")], "").unwrap();
+            let parent =
+                parent(&[("Traceparent", &text), ("TraceState", "a=1"), ("tracestate", "b=2")], "").unwrap();
             assert_eq!(parent.context.traceparent(), text);
             assert_eq!(parent.sampled, Some(flags != "00"));
             assert_eq!(parent.state.as_deref(), Some("a=1,b=2"));
@@ -209,6 +232,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_is_told_without_its_trace() {
+        let mut builder = BatchBuilder::new();
+        let headers = vec![(TRACEPARENT.as_bytes().to_vec(), b"00-1-2-01".to_vec())];
+        builder.push_message(&Message { headers, ..Message::default() }, Position::default());
+        let batch = builder.finish();
+        let written = |text| without_traceparent(&batch.message(0), text).concat();
+        assert_eq!(written(b"<traceparent: 00-1-2-01>"), b"<traceparent: >");
+        assert_eq!(written(b"without"), b"without");
+    }
+
+    #[test]
     fn an_envelope_names_a_parent_where_no_header_does() {
         let traceparent = format!("00-{TRACE}-{SPAN}-01");
         for (trace, sampled) in [
@@ -221,13 +255,19 @@ mod tests {
         ] {
             let payload = json!({ "id": 1, "_trace": trace }).to_string();
             let parent = parent(&[], &payload).unwrap_or_else(|| panic!("no parent in {payload}"));
-            assert_eq!((parent.context.trace_id(), hex::encode(parent.context.span)), (TRACE.into(), SPAN.into()));
+            assert_eq!(
+                (parent.context.trace_id(), hex::encode(parent.context.span)),
+                (TRACE.into(), SPAN.into())
+            );
             assert_eq!(parent.sampled, sampled, "{payload}");
+            assert_eq!(Parent::of_owned(&unwrapped(&trace)), Some(parent));
         }
         let other = format!("00-{}-{SPAN}-00", TRACE.replace('0', "1"));
         let both = parent(&[("traceparent", &other)], &json!({ "_trace": traceparent }).to_string()).unwrap();
         assert_eq!(both.context.traceparent(), other);
-        for payload in ["{\"_trace\": 1}", "{\"_trace\": {\"traceId\": \"x\"}}", "{\"_trace\"", "\"_trace\"", ""] {
+        for payload in
+            ["{\"_trace\": 1}", "{\"_trace\": {\"traceId\": \"x\"}}", "{\"_trace\"", "\"_trace\"", ""]
+        {
             assert_eq!(parent(&[], payload), None, "{payload}");
         }
     }

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::otlp::{
-    ExportTraceServiceRequest, ExportTraceServiceResponse, KeyValue, Resource, ResourceSpans, Scope, ScopeSpans, Span,
+    ExportTraceServiceRequest, ExportTraceServiceResponse, KeyValue, Resource, ResourceSpans, Scope,
+    ScopeSpans, Span,
 };
 use super::span::EXPORTED_BYTES;
 use crate::config::secrets::Redactor;
@@ -226,7 +227,8 @@ impl Worker {
         })?;
         let status = response.status();
         if !status.is_success() {
-            let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+            let after =
+                response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
             // The ones that the specification of OTLP names.
             let may_go_well = matches!(
                 status,
@@ -246,10 +248,14 @@ impl Worker {
             }
         }
         // A receiver that answers with something else has taken them all the same.
-        let partial = ExportTraceServiceResponse::decode(answer.as_slice()).ok().and_then(|it| it.partial_success);
+        let partial =
+            ExportTraceServiceResponse::decode(answer.as_slice()).ok().and_then(|it| it.partial_success);
         Ok(partial.and_then(|partial| {
             let rejected = u64::try_from(partial.rejected_spans).ok().filter(|&rejected| rejected > 0)?;
-            Some((rejected, format!("the receiver does not take {rejected} of them: {}", partial.error_message)))
+            Some((
+                rejected,
+                format!("the receiver does not take {rejected} of them: {}", partial.error_message),
+            ))
         }))
     }
 }
@@ -290,7 +296,8 @@ fn client(tracing: &Tracing) -> anyhow::Result<Client> {
 fn headers(given: &BTreeMap<String, String>) -> anyhow::Result<HeaderMap> {
     let mut headers = HeaderMap::new();
     for (name, value) in given {
-        let mut value = HeaderValue::try_from(value).with_context(|| format!("the value of header {name:?}"))?;
+        let mut value =
+            HeaderValue::try_from(value).with_context(|| format!("the value of header {name:?}"))?;
         value.set_sensitive(true);
         headers.insert(HeaderName::try_from(name).with_context(|| format!("header {name:?}"))?, value);
     }

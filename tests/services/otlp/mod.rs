@@ -30,7 +30,7 @@ fn program() -> PathBuf {
                 std::fs::write(folder.join(name), text).expect("a file of the receiver");
             }
             let mut go = Command::new("go");
-            go.args(["build", "-trimpath", "-ldflags=-s -w", "-o", "receiver", "."]).current_dir(folder);
+            go.args(["build", "-o", "receiver", "."]).current_dir(folder);
             installed::run(&mut go, GO);
         })
         .join("receiver")

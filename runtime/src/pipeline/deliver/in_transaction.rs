@@ -28,7 +28,11 @@ impl Delivery {
 
     /// Makes one call that belongs to the open transaction. Only what is written or refused beforehand
     /// leaves it whole; with anything else it has failed, and everything in flight is run again.
-    pub(super) async fn make_in_transaction(&mut self, gate: &Gate, mut call: Vec<Piece>) -> anyhow::Result<()> {
+    pub(super) async fn make_in_transaction(
+        &mut self,
+        gate: &Gate,
+        mut call: Vec<Piece>,
+    ) -> anyhow::Result<()> {
         call.iter_mut().for_each(|piece| piece.held.begin_sending());
         let call = self.give_up_condemned(gate, call).await;
         let messages: Vec<MessageRef<'_>> =

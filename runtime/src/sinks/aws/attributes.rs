@@ -40,7 +40,7 @@ pub struct Attribute {
 impl Attribute {
     /// Whether it is of the trace context.
     pub fn is_trace(&self) -> bool {
-        [TRACEPARENT, TRACESTATE].iter().any(|name| self.name.eq_ignore_ascii_case(name))
+        is_trace(&self.name)
     }
 }
 
@@ -103,8 +103,14 @@ impl Attributes {
             if attributes.iter().any(|known| known.name.eq_ignore_ascii_case(&name)) {
                 continue;
             }
+            let is_trace = is_trace(&name);
             let data_type = self.type_of(&name, message);
-            attributes.push(attribute(name, data_type, value)?);
+            match attribute(name, data_type, value) {
+                Ok(attribute) => attributes.push(attribute),
+                // A trace is no reason to refuse a message.
+                Err(_) if is_trace => {}
+                Err(refused) => return Err(refused),
+            }
         }
         if attributes.len() > MAX_ATTRIBUTES {
             drop_trace(&mut attributes);
@@ -125,7 +131,7 @@ impl Attributes {
         let text = String::from_utf8_lossy(name).into_owned();
         // What comes back to the pipeline that sent it must be known for a replay, or a loop never ends; and
         // a trace goes on whatever a section names.
-        if [REPLAYS_HEADER, TRACEPARENT, TRACESTATE].iter().any(|name| text.eq_ignore_ascii_case(name)) {
+        if text.eq_ignore_ascii_case(REPLAYS_HEADER) || is_trace(&text) {
             return Ok(Some(text));
         }
         let name = match &self.names {
@@ -155,6 +161,10 @@ impl Attributes {
 /// Leaves the trace context out, of a message that has no room for it: it is no reason to refuse one.
 pub fn drop_trace(attributes: &mut Vec<Attribute>) {
     attributes.retain(|attribute| !attribute.is_trace());
+}
+
+fn is_trace(name: &str) -> bool {
+    [TRACEPARENT, TRACESTATE].iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 fn is_type(data_type: &str) -> bool {

@@ -9,8 +9,8 @@ use super::batches::Refused;
 use super::places::{Key, Place};
 use crate::config::problem::Problem;
 use crate::message::MessageRef;
-use crate::traces::context::without_traceparent;
 use crate::sinks::SinkContext;
+use crate::traces::context::without_traceparent;
 
 /// Of a group and of a deduplication id:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatchRequestEntry.html>,
