@@ -17,7 +17,8 @@ fn a_message_is_followed_through_two_pipelines() {
     let second = Folder::new();
     let (mut behind, url) =
         start(&second, "behind", &format!("{}{to_file}", tracing(&receiver, "ratio = 0")));
-    let to_behind = format!("{SPLIT}[[sink]]\ntype = \"http\"\nurl = {url:?}\n");
+    let forward = "forward_headers = [\"correlation-id\"]";
+    let to_behind = format!("{SPLIT}[[sink]]\ntype = \"http\"\nurl = {url:?}\n{forward}\n");
     let keys = "ratio = 0\nservice_name = \"shop\"";
     let (mut before, url) = start(&folder, "before", &format!("{}{to_behind}", tracing(&receiver, keys)));
 
