@@ -25,4 +25,5 @@ mod scaling;
 mod schema_suite;
 mod services;
 mod support;
+mod traces;
 mod webhooks;

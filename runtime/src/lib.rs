@@ -13,6 +13,7 @@
 //! - [`observe`]: metrics, logs, the admin server
 //! - [`stamp`]: whether a file has changed
 //! - [`tls`]: certificates and keys
+//! - [`traces`]: where a message comes from in a distributed trace, and the spans that it leaves
 //! - [`transactions`]: what sinks and source end together
 //! - [`cli`]: one file a verb
 
@@ -34,4 +35,5 @@ mod stamp;
 pub mod state;
 pub mod store;
 pub mod tls;
+pub mod traces;
 pub mod transactions;

@@ -260,7 +260,7 @@ impl<'a> MessageRef<'a> {
     }
 
     /// Names and values in order; a name may repeat.
-    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + use<'a> {
+    pub fn headers(&self) -> impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone + use<'a> {
         let batch = self.batch;
         let first = self.row.first_header as usize;
         batch.headers[first..first + self.row.header_count as usize].iter().map(move |header| {

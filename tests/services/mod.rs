@@ -6,6 +6,7 @@ pub mod aws;
 pub mod installed;
 #[cfg(feature = "kafka")]
 pub mod kafka;
+pub mod otlp;
 #[allow(dead_code, reason = "the tests of `runtime/registry` use it too, each a part")]
 pub mod registry;
 mod server;

@@ -25,6 +25,9 @@ const HEADERS: [(&str, &str); 6] = [
     ("causationId", "envelope-causation-id"),
 ];
 
+/// The field with the trace that an envelope is of, which it need not have.
+const TRACE: &str = "_trace";
+
 pub struct Check {
     /// How the payload stands in `data`, if it is to be taken out.
     unwrap: Option<Data>,
@@ -68,6 +71,9 @@ impl Check {
         {
             violations.add("causationId", "is neither null nor a text, or an empty one");
         }
+        if fields.get(TRACE).is_some_and(|json| !json.get().starts_with(['{', '"'])) {
+            violations.add(TRACE, "is neither a text nor an object");
+        }
         match fields.get("metadata") {
             Some(json) if json.get().starts_with('{') => {}
             Some(_) => violations.add("metadata", "is not an object"),
@@ -101,6 +107,10 @@ impl Check {
         if let Some(metadata) = fields.get("metadata") {
             emission = emission.set_header("envelope-metadata", metadata.get());
         }
+        emission = match fields.get(TRACE) {
+            Some(trace) => emission.set_header("envelope-trace", trace.get()),
+            None => emission.remove_header("envelope-trace"),
+        };
         let time = time.and_then(Result::ok).and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         if let Some(since_1970) = time {
             emission.timestamp_ms(since_1970.as_millis() as i64);
@@ -143,7 +153,7 @@ impl Violations {
 
     fn other_fields(&mut self, fields: &Fields<'_>) {
         let known = |name: &str| {
-            ["specversion", "data", "metadata"].contains(&name)
+            ["specversion", "data", "metadata", TRACE].contains(&name)
                 || HEADERS.iter().any(|(known, _)| *known == name)
         };
         let mut others = fields.keys().filter(|name| !known(name));

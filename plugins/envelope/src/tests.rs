@@ -237,6 +237,22 @@ fn other_fields_can_be_allowed() {
 }
 
 #[test]
+fn the_trace_of_an_envelope_is_kept() {
+    let trace = json!({ "traceId": "0af7651916cd43dd8448eb211c80319c", "spanId": "b7ad6b7169203331" });
+    let mut traced = good();
+    traced["_trace"] = trace.clone();
+    let mut check = envelope(json!({ "mode": "check" }));
+    assert_eq!(check.run_one(Record::json(&traced)), Outcome::Pass);
+    let mut unwrap = envelope(json!({ "mode": "check", "unwrap": true }));
+    let record = Record::json(&traced);
+    let unwrapped = unwrap.run_one(record.clone()).messages(&record).remove(0);
+    let header = ("envelope-trace".to_owned(), trace.to_string().into_bytes());
+    assert!(unwrapped.headers.contains(&header), "{unwrapped:?}");
+    traced["_trace"] = json!(1);
+    assert!(rejection(check.run_one(Record::json(traced))).1.contains("/_trace is neither"));
+}
+
+#[test]
 fn what_is_no_envelope_at_all_is_rejected() {
     let mut check = envelope(json!({ "mode": "check" }));
     assert_eq!(rejection(check.run_one(Record::json([1]))).0, INVALID);

@@ -204,8 +204,8 @@ fn no_payload() -> EncodeError {
 
 #[cfg(test)]
 pub mod tests {
-    use super::*;
     pub use super::framing::tests::container;
+    use super::*;
     use crate::message::Message;
 
     fn spec(name: &str) -> &'static CodecSpec {

@@ -18,6 +18,7 @@ use super::variables::Environment;
 use super::{
     DeadLetterStore, DeadLetters, DeadLettersCommon, Delivery, Guarantee, Ordering, Pipeline, Reading, Retry,
     Settings, SinkSection, SourceSection, exactly_once, guarantee, plugin_section, sections, test_section,
+    tracing_section,
 };
 use crate::plugin::{LoadError, Plugin, PluginEngine, PluginSpec};
 
@@ -59,6 +60,9 @@ pub struct FileKeys {
     /// Where messages go that were given up.
     #[serde(default)]
     pub dead_letters: Map<String, Value>,
+    /// If it is there, messages are traced, and their spans exported by OTLP.
+    #[serde(default)]
+    pub tracing: Map<String, Value>,
     /// What `millstream test` runs the pipeline through.
     #[serde(default)]
     pub test: Vec<Map<String, Value>>,
@@ -99,6 +103,10 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
     let sinks = sinks(document, &folders, root.remove("sink"));
     let retry = retry(document, root.remove("retry"));
     let dead_letters = dead_letters(document, &folders, root.remove("dead_letters"));
+    let tracing = match root.remove("tracing") {
+        Some(value) => tracing_section::tracing(document, &folders, environment, value).map(Some),
+        None => Some(None),
+    };
     let settings = settings(document, &mut root, source.as_ref());
     let known = known_names(plugins.as_ref(), sinks.as_ref());
     let test = root.remove("test");
@@ -129,6 +137,7 @@ pub fn pipeline(document: &mut Document, environment: &Environment) -> Option<Pi
         sinks: sinks?,
         retry: retry?,
         dead_letters: dead_letters?,
+        tracing: tracing?,
         settings: settings?,
         tests: tests?,
     };

@@ -214,6 +214,7 @@ mod tests {
             sinks,
             retry: Retry::default(),
             dead_letters: DeadLetters { to: DeadLetterStore::Embedded, common: DeadLettersCommon::default() },
+            tracing: None,
             settings: Settings::default(),
             tests: Vec::new(),
         }

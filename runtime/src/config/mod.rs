@@ -19,6 +19,7 @@ mod shape;
 pub mod source_checks;
 mod syntax;
 pub mod test_section;
+pub mod tracing_section;
 pub mod units;
 mod validate;
 mod variables;
@@ -39,6 +40,7 @@ use problem::Problem;
 pub use reading::Reading;
 use source_checks::Validate;
 use test_section::TestCase;
+use tracing_section::Tracing;
 use units::{ByteSize, Interval};
 pub use validate::allowed;
 pub use variables::Environment;
@@ -70,6 +72,8 @@ pub struct Pipeline {
     pub sinks: Vec<SinkSection>,
     pub retry: Retry,
     pub dead_letters: DeadLetters,
+    /// `None` where no messages are traced.
+    pub tracing: Option<Tracing>,
     pub settings: Settings,
     /// What `millstream test` runs it through.
     pub tests: Vec<TestCase>,

@@ -8,6 +8,7 @@ use super::assemble::{FileKeys, SinkType};
 use super::plugin_section::PluginKeys;
 use super::shape::{Field, Shape, Word, fields_of};
 use super::test_section::TestCase;
+use super::tracing_section::TracingKeys;
 use super::{DeadLettersCommon, Retry, Settings, SinkCommon, SourceCommon};
 use crate::codecs::CODECS;
 use crate::plugin::{BUILT_INS, BuiltIn, Inspection};
@@ -163,6 +164,7 @@ fn file_page() -> String {
         ("[[plugin]]", fields_of::<PluginKeys>()),
         ("[retry]", fields_of::<Retry>()),
         ("[dead_letters]", dead_letters),
+        ("[tracing]", fields_of::<TracingKeys>()),
         ("[[test]]", fields_of::<TestCase>()),
     ] {
         if !heading.is_empty() {

@@ -50,7 +50,7 @@ impl Environment {
     ///
     /// # Errors
     /// If it is not UTF-8.
-    fn variable(&self, name: &str) -> Result<Option<String>, VariableError> {
+    pub(super) fn variable(&self, name: &str) -> Result<Option<String>, VariableError> {
         match &self.variables {
             Variables::Given(variables) | Variables::OfTests(variables) => Ok(variables.get(name).cloned()),
             Variables::Process => match std::env::var(name) {

@@ -60,7 +60,7 @@ pub struct DeadLetter {
     /// When it was read and when it was given up, milliseconds since 1970-01-01T00:00:00Z.
     pub read_at_ms: i64,
     pub failed_at_ms: i64,
-    /// From a W3C `traceparent` header, if there was one.
+    /// That which it came with (W3C `traceparent`, or `_trace` of an envelope), or that which began here.
     pub trace_id: Option<String>,
     /// How often it had been replayed before.
     pub replays: u32,

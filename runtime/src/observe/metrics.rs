@@ -41,6 +41,8 @@ pub struct Metrics {
     pub retries: IntCounterVec,
     pub in_flight_bytes: IntGaugeVec,
     pub sink_unavailable: IntGaugeVec,
+    pub spans_exported: IntCounterVec,
+    pub spans_dropped: IntCounterVec,
     pub kafka_lag: IntGaugeVec,
     pub kafka_rebalances: IntCounterVec,
     pub kafka_commit: HistogramVec,
@@ -208,6 +210,16 @@ impl Metrics {
                 "millstream_sink_unavailable",
                 "1 while a sink cannot take anything",
                 &["pipeline", "sink"],
+            ),
+            spans_exported: counter(
+                "millstream_spans_exported_total",
+                "spans that the receiver of traces has taken",
+                &["pipeline"],
+            ),
+            spans_dropped: counter(
+                "millstream_spans_dropped_total",
+                "spans that nobody has: the queue was full, or the receiver did not take them",
+                &["pipeline"],
             ),
             kafka_lag: gauge(
                 "millstream_kafka_lag",

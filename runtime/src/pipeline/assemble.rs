@@ -20,6 +20,7 @@ use crate::sinks::{Sink, SinkContext, TransactionSettings, prepared};
 use crate::sources::{OpenSource, Replay, SourceContext};
 use crate::state::States;
 use crate::store::DataFolder;
+use crate::traces::{Place, Tracer};
 
 /// What the pipelines of a process share.
 #[derive(Clone)]
@@ -47,6 +48,7 @@ pub fn assemble(
         sinks,
         retry,
         dead_letters,
+        tracing,
         settings,
         ..
     } = pipeline;
@@ -98,6 +100,9 @@ pub fn assemble(
             .collect::<anyhow::Result<Vec<Plugin>>>()?
     };
     let masks = Arc::new(Masks::of_plugins(&plugins)?);
+    let places: Vec<Place> = (sinks.iter())
+        .map(|sink| Place::new(sink.kind, sink.config.destination().unwrap_or_else(|| sink.name.clone())))
+        .collect();
     let sinks = sinks.into_iter().map(open_sink).collect::<anyhow::Result<Vec<SinkPart>>>()?;
     let rows = source.common.batch;
     let source_kind = source.kind;
@@ -138,6 +143,15 @@ pub fn assemble(
             lane.push(step);
         }
     }
+    let tracer = match &tracing {
+        Some(tracing) => {
+            // Of a replay too it is where the messages were read first.
+            let destination = source.name.split_once(':').map_or(source.name.as_str(), |(_, rest)| rest);
+            let place = Place::new(source_kind, destination.to_owned());
+            Some(Tracer::start(tracing, &name, place, places, &host.metrics)?)
+        }
+        None => None,
+    };
     Ok(Parts {
         name,
         ordering,
@@ -157,6 +171,7 @@ pub fn assemble(
         budget,
         waits,
         transactions: transactions.map(|transactions| (transactions, interval)),
+        tracer,
         metrics: Arc::clone(&host.metrics),
     })
 }

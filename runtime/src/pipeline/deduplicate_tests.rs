@@ -242,6 +242,7 @@ impl World {
             budget: Arc::new(Budget::new(1 << 20)),
             waits: Arc::default(),
             transactions: None,
+            tracer: None,
             metrics,
         }
     }

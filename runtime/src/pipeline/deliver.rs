@@ -284,7 +284,8 @@ impl Delivery {
     }
 
     /// Makes one call, again and again while the sink is not there, and deals with what it says.
-    async fn make(&mut self, call: Vec<Piece>) -> anyhow::Result<()> {
+    async fn make(&mut self, mut call: Vec<Piece>) -> anyhow::Result<()> {
+        call.iter_mut().for_each(|piece| piece.held.begin_sending());
         loop {
             let messages: Vec<MessageRef<'_>> =
                 call.iter().flat_map(|piece| piece.held.batch().messages()).collect();
@@ -362,7 +363,7 @@ impl Delivery {
         match &self.shared.gate {
             Some(gate) => gate.hand_in(held, End::Delivered(self.number)),
             None => {
-                self.shared.count_sent(self.number, &held);
+                self.shared.sent(self.number, &held);
                 held.delivered();
             }
         }
@@ -408,6 +409,7 @@ impl Delivery {
                 let delay = next_delay(&self.shared.retry, piece.attempts, after);
                 piece.attempts += 1;
                 piece.held.note_failure();
+                piece.held.note_attempt(&reason);
                 let again = piece.attempts < self.shared.retry.max_attempts;
                 ("retries-exhausted", reason, again.then_some(delay))
             }
@@ -424,6 +426,7 @@ impl Delivery {
                 self.park(order, piece, Instant::now() + delay);
             }
             None => {
+                self.shared.not_sent(self.number, &piece.held, code, &reason);
                 let why = self.refused(code, reason, piece.attempts);
                 self.desk.give_up(&piece.origin, piece.held, why).await;
             }

@@ -21,6 +21,7 @@ use crate::message::Message;
 use crate::observe::limiter::Limiter;
 use crate::plugin::PluginIdentity;
 use crate::sources::Describe;
+use crate::traces::context::Parent;
 
 /// Given-up messages that wait to be written; beyond it those who give up wait too.
 const QUEUE: usize = 256;
@@ -235,7 +236,7 @@ impl Desk {
             attempts: why.attempts,
             read_at_ms,
             failed_at_ms: jiff::Timestamp::now().as_millisecond(),
-            trace_id: trace_id(&message),
+            trace_id: held.traced().and_then(|traced| traced.trace_id(row)).or_else(|| trace_id(&message)),
             replays: replays.max(replays_of(&message)),
             sinks: match &why.stage {
                 Stage::Sink(name) => vec![name.clone()],
@@ -248,11 +249,9 @@ impl Desk {
     }
 }
 
-/// The trace id of a W3C `traceparent` header (version-traceid-parentid-flags).
+/// The trace that a message came with.
 fn trace_id(message: &Message) -> Option<String> {
-    let value = header(message, "traceparent")?;
-    let id = std::str::from_utf8(value).ok()?.split('-').nth(1)?;
-    (id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit())).then(|| id.to_owned())
+    Parent::of_owned(message).map(|parent| parent.context.trace_id())
 }
 
 /// How often it had been replayed before it was read: what a replay sent may come back by way of the

@@ -10,10 +10,12 @@ use super::Shared;
 use super::deliver::Parcel;
 use super::desk::{DeskDoor, Origin, Why};
 use super::ledger::{FeedId, Held};
+use super::traced::Receipt;
 use crate::config::Ordering;
 use crate::dead_letters::Stage;
 use crate::message::{Batch, Row};
 use crate::sources::{Progress, Read, ReadBatch, ReadLimit, Reader, RejectedRow};
+use crate::traces::now;
 
 /// Bytes of one read, at most: several batches must fit into the budget, or the lanes wait for the
 /// reader and the reader for the lanes.
@@ -88,13 +90,21 @@ impl Feeder {
             return;
         }
         self.set_orders(&mut batch);
+        let at = self.shared.tracer.as_ref().map(|_| now());
         let ledger = &self.shared.ledger;
         let held = match replays.is_empty() {
             true => ledger.open(self.feed, batch),
-            false => ledger.open_replays(self.feed, batch, replays),
+            false => ledger.open_replays(self.feed, batch, replays.clone()),
         };
         let Some(mut held) = held else { return };
         self.shared.count_received(held.batch());
+        if let (Some(tracer), Some(at)) = (&self.shared.tracer, at) {
+            let describe = &self.origin.describe;
+            let receipt =
+                Receipt { batch: held.batch(), rejected: &rejected, replays: &replays, describe, at };
+            let traced = tracer.received(&receipt);
+            held.set_traced(traced);
+        }
         if !rejected.is_empty() {
             held = self.give_up_rejected(held, rejected).await;
         }

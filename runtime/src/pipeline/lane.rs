@@ -22,6 +22,7 @@ use super::ledger::{Aside, Held};
 use super::native::NativeStep;
 use super::retry::{next_delay, unavailable_delay};
 use super::swap::Mailbox;
+use super::traced::PluginCall;
 use crate::codecs::NotReady;
 use crate::dead_letters::Stage;
 use crate::message::{Batch, Row, SinkSet};
@@ -151,8 +152,14 @@ impl Lane {
                 false => Epochs::None,
             };
             let passage = Passage { now_ms, claim: held.claim(), epochs };
-            let (passed, parents, asides) =
+            let call = self.chain.plugin(stage).and_then(|_| PluginCall::begin(&held));
+            let (mut passed, parents, asides) =
                 held.advance(|batch| self.chain.process(stage, batch, &passage))?;
+            if let (Some(call), Some(tracer), Some(plugin)) =
+                (call, &self.shared.tracer, self.chain.identity(stage))
+            {
+                call.end(tracer, plugin, &mut passed, &asides);
+            }
             self.note_memory();
             held = self.deal_with(&origin, passed, &parents, asides, stage, attempts).await;
             attempts = 0;
@@ -375,11 +382,15 @@ impl Lane {
             }
         }
         for held in unrouted.into_iter().flat_map(Held::singles) {
+            let reason = self.shared.unrouted_reason(&held);
+            if let Some(tracer) = &self.shared.tracer {
+                tracer.unrouted(&held, &reason);
+            }
             let why = Why {
                 stage: Stage::Route,
                 plugin: None,
                 code: "unrouted".to_owned(),
-                reason: self.shared.unrouted_reason(&held),
+                reason,
                 trap: None,
                 attempts: 1,
             };

@@ -286,7 +286,7 @@ impl Ledger {
         }));
         let claim = state.next_claim() - 1;
         drop(state);
-        Some(Held { batch, claim, sink: None, ledger: Arc::clone(self) })
+        Some(Held { batch, claim, sink: None, traced: None, ledger: Arc::clone(self) })
     }
 
     /// A source message as it was read.

@@ -12,6 +12,7 @@
 //!
 //! and what they share: [`ledger`] (P1, P2, P11), [`budget`] (P6), [`retry`], [`status`]. New plugins
 //! come to the lanes by [`swap`]; [`reload`] makes them. [`shadow`] runs candidates beside them.
+//! [`traced`] is about the spans that messages leave.
 
 pub mod assemble;
 pub mod budget;
@@ -29,15 +30,17 @@ pub mod retry;
 pub mod shadow;
 pub mod status;
 pub mod swap;
+pub mod traced;
 pub mod transaction;
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{DeadLettersCommon, Ordering, Retry, Settings, SinkCommon};
@@ -48,6 +51,7 @@ use crate::observe::waits::Waits;
 use crate::sinks::{Sink, SinkTraits};
 use crate::sources::OpenSource;
 use crate::state::States;
+use crate::traces::Tracer;
 use crate::transactions::Transactions;
 
 use budget::Budget;
@@ -92,6 +96,8 @@ pub struct Parts {
     pub waits: Arc<Waits>,
     /// In whose transactions the sinks write, and how long one is open while messages come.
     pub transactions: Option<(Arc<dyn Transactions>, Duration)>,
+    /// Traces messages, if the pipeline says so.
+    pub tracer: Option<Tracer>,
     pub metrics: Arc<Metrics>,
 }
 
@@ -115,6 +121,7 @@ pub struct Shared {
     pub positions_last: bool,
     /// Where writing waits for its transaction, if there are transactions.
     pub gate: Option<Arc<Gate>>,
+    pub tracer: Option<Tracer>,
     sink_names: Vec<String>,
     /// The `route` of each sink.
     routes: Vec<Option<String>>,
@@ -186,7 +193,7 @@ impl Failure {
 }
 
 /// Starts a pipeline. `stop` ends it as SIGTERM does (P8).
-pub fn start(parts: Parts, stop: CancellationToken) -> Running {
+pub fn start(mut parts: Parts, stop: CancellationToken) -> Running {
     let ledger = Ledger::new(parts.sinks.len(), Arc::clone(&parts.budget));
     let sink_names: Vec<String> = parts.sinks.iter().map(|sink| sink.name.clone()).collect();
     let routes: Vec<Option<String>> = parts.sinks.iter().map(|sink| sink.common.route.clone()).collect();
@@ -209,6 +216,7 @@ pub fn start(parts: Parts, stop: CancellationToken) -> Running {
         states: Arc::clone(&parts.states),
         positions_last: parts.positions_last,
         gate: parts.transactions.as_ref().map(|_| Arc::default()),
+        tracer: parts.tracer.take(),
         sink_names,
         routes,
         sinks_without_route,
@@ -239,6 +247,8 @@ struct Supervisor {
     kill: CancellationToken,
     failure: Failure,
     shutdown_timeout: std::time::Duration,
+    /// When `stop` was seen.
+    stopped_at: Arc<OnceLock<Instant>>,
     rows: usize,
     lanes: Vec<mpsc::Sender<Parcel>>,
     door: Option<DeskDoor>,
@@ -267,6 +277,7 @@ impl Supervisor {
             kill: CancellationToken::new(),
             failure: Failure::default(),
             shutdown_timeout: parts.settings.shutdown_timeout.0,
+            stopped_at: Arc::default(),
             rows: parts.rows,
             lanes: Vec::new(),
             door: Some(door.clone()),
@@ -415,10 +426,21 @@ impl Supervisor {
                 while self.commits.join_next().await.is_some() {}
             }
         }
+        self.close_tracer().await;
         match self.failure.take() {
             Some(error) => Err(error),
             None => Ok(()),
         }
+    }
+
+    /// Exports the last spans, within the deadline of a stop (P8).
+    async fn close_tracer(&self) {
+        let Some(tracer) = &self.shared.tracer else { return };
+        let patience = match self.stopped_at.get() {
+            Some(stopped_at) => self.shutdown_timeout.saturating_sub(stopped_at.elapsed()),
+            None => tracer.timeout(),
+        };
+        tracer.close(patience).await;
     }
 
     /// Runs until everything is settled and committed: true. False if the deadline of a stop has
@@ -428,8 +450,10 @@ impl Supervisor {
         let leaked = self.shared.ledger.leaked().clone();
         let stop = self.stop.clone();
         let shutdown_timeout = self.shutdown_timeout;
-        let deadline = async {
+        let stopped_at = Arc::clone(&self.stopped_at);
+        let deadline = async move {
             stop.cancelled().await;
+            stopped_at.get_or_init(Instant::now);
             tokio::time::sleep(shutdown_timeout).await;
         };
         tokio::pin!(deadline);

@@ -351,6 +351,7 @@ fn world(case: &Case) -> World {
         budget: Arc::new(Budget::new(16 << 10)),
         waits: Arc::default(),
         transactions: None,
+        tracer: None,
         metrics: Arc::new(Metrics::new()),
     };
     World { sinks, letters, committed, steps, parts }

@@ -112,8 +112,19 @@ impl Shared {
         self.metrics.received.count(batch);
     }
 
-    pub(super) fn count_sent(&self, sink: usize, held: &Held) {
+    /// Messages are durable in a sink.
+    pub(super) fn sent(&self, sink: usize, held: &Held) {
         self.metrics.sent[sink].count(held.batch());
+        if let Some(tracer) = &self.tracer {
+            tracer.sent(sink, held, None);
+        }
+    }
+
+    /// Messages are given up at a sink, or written in vain.
+    pub(super) fn not_sent(&self, sink: usize, held: &Held, code: &str, reason: &str) {
+        if let Some(tracer) = &self.tracer {
+            tracer.sent(sink, held, Some((code, reason)));
+        }
     }
 
     /// Counts a failure by where it happened and its code, which may come from a plugin.

@@ -332,7 +332,7 @@ impl Transactor {
         for (held, end) in self.gate.take_written() {
             match end {
                 End::Delivered(sink) => {
-                    self.shared.count_sent(sink, &held);
+                    self.shared.sent(sink, &held);
                     held.delivered();
                 }
                 End::DeadLettered(reason) => {
@@ -372,7 +372,12 @@ impl Transactor {
                 anyhow::bail!("the transaction cannot be aborted: {why} ({reason})")
             }
         }
-        self.gate.abandon_written();
+        for (held, end) in self.gate.take_written() {
+            if let End::Delivered(sink) = end {
+                self.shared.not_sent(sink, &held, "aborted", &reason);
+            }
+            held.abandon();
+        }
         while self.shared.ledger.in_flight_below(revoked) > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

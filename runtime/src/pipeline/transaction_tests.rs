@@ -287,6 +287,7 @@ fn parts(cluster: &Shared, seed: u64, count: u64, lanes: usize, sinks: usize) ->
         budget: Arc::new(Budget::new(16 << 10)),
         waits: Arc::default(),
         transactions: Some((Arc::new(Producer(Arc::clone(cluster))), Duration::from_millis(2))),
+        tracer: None,
         metrics: Arc::new(Metrics::new()),
     }
 }

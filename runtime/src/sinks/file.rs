@@ -96,6 +96,10 @@ impl SinkConfig for FileSink {
         }
     }
 
+    fn destination(&self) -> Option<String> {
+        Some(self.path.display().to_string())
+    }
+
     fn traits(&self) -> SinkTraits {
         SinkTraits::with_batch(8192)
     }

@@ -25,6 +25,7 @@ use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
 use crate::dead_letters::REPLAYS_HEADER;
 use crate::tls::{self, ClientTls};
+use crate::traces::context::{TRACEPARENT, TRACESTATE};
 
 pub const SPEC: SinkSpec = SinkSpec {
     name: "http",
@@ -89,8 +90,9 @@ struct HttpSink {
     /// Headers of every request. `content-type` is that of the codec unless it is given here.
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// Headers of a message that become headers of its request, by name. `millstream-replays`, the
-    /// mark of a replayed dead letter, always does.
+    /// Headers of a message that become headers of its request, by name. `traceparent` and `tracestate`
+    /// always do, unless `headers` has one, and so does `millstream-replays`, the mark of a replayed dead
+    /// letter.
     #[serde(default)]
     forward_headers: Vec<String>,
     /// Sent as `Authorization: Bearer ...`.
@@ -180,6 +182,12 @@ impl SinkConfig for HttpSink {
         }
     }
 
+    fn destination(&self) -> Option<String> {
+        let url = Url::parse(&self.url).ok()?;
+        // Without a password and a query, which may be secret.
+        Some(format!("{}{}", url.origin().ascii_serialization(), url.path()))
+    }
+
     fn traits(&self) -> SinkTraits {
         let messages = match self.mode {
             Mode::Single => CALL_MESSAGES_PER_REQUEST,
@@ -212,6 +220,7 @@ impl SinkConfig for HttpSink {
             mode: self.mode,
             headers: self.static_headers(&*context.codec)?,
             forward,
+            trace: trace_headers(&self.headers),
             idempotency: match &self.idempotency_key {
                 Some(header) => Some(IdempotencyKey {
                     header: name(header)?,
@@ -406,6 +415,13 @@ impl HttpSink {
         }
         builder.build().context("cannot set up the http client")
     }
+}
+
+/// Headers of a message with its trace context, which become headers of its request.
+fn trace_headers(given: &BTreeMap<String, String>) -> Vec<HeaderName> {
+    let is_given = |name: &str| given.keys().any(|given| given.eq_ignore_ascii_case(name));
+    let names = [TRACEPARENT, TRACESTATE].into_iter().filter(|name| !is_given(name));
+    names.map(HeaderName::from_static).collect()
 }
 
 /// A key as it stands in a JSON pointer (RFC 6901, section 3).

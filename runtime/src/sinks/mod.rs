@@ -71,6 +71,11 @@ pub trait SinkConfig: Send + Sync {
         None
     }
 
+    /// What it writes to, in the words of its users: a topic, a queue, a path. For spans.
+    fn destination(&self) -> Option<String> {
+        None
+    }
+
     /// Where dead letters that went to it can be read again, if they can. `context` is that of the sink.
     fn dead_letters(&self, _context: &SinkContext) -> Option<Arc<dyn Elsewhere>> {
         None

@@ -327,7 +327,10 @@ mod tests {
         let mut out = Filling::default();
         frames.finish(&mut out).unwrap();
         all.extend(Row::of(out.rows.finish()));
-        assert_eq!(frames.last_row(), all.last().map_or(start.offset.max(start.settled), |row| row.position.offset));
+        assert_eq!(
+            frames.last_row(),
+            all.last().map_or(start.offset.max(start.settled), |row| row.position.offset)
+        );
         all
     }
 

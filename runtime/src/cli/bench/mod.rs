@@ -50,7 +50,8 @@ pub struct Bench {
     /// How long each of the two parts takes.
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_time)]
     time: Duration,
-    /// Write to the pipeline's own sinks, and let plugins send requests to the servers they are granted.
+    /// Write to the pipeline's own sinks, export spans, and let plugins send requests to the servers they are
+    /// granted.
     #[arg(long)]
     sinks: bool,
     /// Take the messages of this file in place of the source: a line each, as the codec `record`
@@ -206,6 +207,9 @@ async fn measure(
     pipeline.dead_letters.to = DeadLetterStore::Embedded;
     // What fails in a measurement is no reason to stop it.
     pipeline.dead_letters.common.stop_above = None;
+    if !real_sinks {
+        pipeline.tracing = None;
+    }
     let sinks: Vec<(String, Stage)> =
         pipeline.sinks.iter().map(|sink| (sink.name.clone(), Stage::default())).collect();
     pipeline.sinks = (pipeline.sinks.into_iter().zip(&sinks))

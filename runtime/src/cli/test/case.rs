@@ -140,6 +140,7 @@ impl Case<'_> {
             // As often as in production, but at once.
             retry: Retry { base_delay: no_time, max_delay: no_time, ..retry.clone() },
             dead_letters: DeadLetters { to: DeadLetterStore::Embedded, common: dead_letters.common.clone() },
+            tracing: None,
             // One lane, so that what happens is the same each time.
             settings: Settings { lanes: Some(1), ..settings.clone() },
             tests: Vec::new(),

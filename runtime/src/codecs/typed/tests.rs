@@ -117,14 +117,18 @@ fn messages_of_old_schemas_are_read_as_a_new_one() {
     let folder = folder();
     let base = folder.path();
     let seen_as_newer = r#"{"id":9007199254740993,"when":"2026-01-31T12:00:00.500Z","note":"-"}"#;
-    let old = write(&json!({ "type": "avro", "schema": "order.avsc", "framing": "single-object" }), base, SEEN).unwrap();
+    let old =
+        write(&json!({ "type": "avro", "schema": "order.avsc", "framing": "single-object" }), base, SEEN)
+            .unwrap();
     let codec = json!({
         "type": "avro", "framing": "single-object", "schema": "newer.avsc",
         "other_schemas": ["order.avsc"], "reader_schema": "newer.avsc",
     });
     assert_eq!(String::from_utf8(read(&codec, base, &old).unwrap()).unwrap(), seen_as_newer);
     let unknown = json!({ "type": "avro", "framing": "single-object", "schema": "newer.avsc" });
-    assert!(read(&unknown, base, &old).unwrap_err().contains("which none of `schema` and `other_schemas` has"));
+    assert!(
+        read(&unknown, base, &old).unwrap_err().contains("which none of `schema` and `other_schemas` has")
+    );
 }
 
 #[test]
@@ -136,7 +140,10 @@ fn what_does_not_fit_names_the_field() {
     assert!(write(&avro, base, br#"{"id":1,"at":0,"b":1}"#).unwrap_err().starts_with("/b: "));
     let mut dropping = avro.clone();
     dropping["extra_fields"] = json!("drop");
-    assert_eq!(write(&dropping, base, br#"{"id":1,"at":0,"b":1}"#), write(&avro, base, br#"{"id":1,"at":0}"#));
+    assert_eq!(
+        write(&dropping, base, br#"{"id":1,"at":0,"b":1}"#),
+        write(&avro, base, br#"{"id":1,"at":0}"#)
+    );
 }
 
 #[test]
@@ -148,17 +155,44 @@ fn mistakes_of_a_codec_name_the_key_and_the_remedy() {
         (json!({ "type": "avro" }), ": there is no schema"),
         (json!({ "type": "avro", "schema": "none.avsc" }), "/schema: cannot read "),
         (json!({ "type": "avro", "schema": "order.proto" }), "/schema: order.proto: no Avro schema"),
-        (json!({ "type": "avro", "framing": "confluent" }), "/framing: messages name their schema by its id in a registry, and there is none"),
-        (json!({ "type": "avro", "registry": registry, "schema": "order.avsc" }), "/schema: messages come with the schema"),
-        (json!({ "type": "avro", "schema": "order.avsc", "topic": "x" }), "/topic: `topic` is only for writing; remove it"),
-        (json!({ "type": "avro", "registry": { "url": "http://example.org" } }), "/registry/url: schemas and credentials would go unencrypted"),
-        (json!({ "type": "avro", "registry": { "url": "ftp://example.org" } }), "/registry/url: \"ftp\" is not spoken here"),
-        (json!({ "type": "avro", "registry": { "url": "http://127.0.0.1", "user": "u" } }), "/registry: the credentials are neither"),
-        (json!({ "type": "avro", "schema": "newer.avsc", "reader_schema": "order.proto" }), "/reader_schema: "),
+        (
+            json!({ "type": "avro", "framing": "confluent" }),
+            "/framing: messages name their schema by its id in a registry, and there is none",
+        ),
+        (
+            json!({ "type": "avro", "registry": registry, "schema": "order.avsc" }),
+            "/schema: messages come with the schema",
+        ),
+        (
+            json!({ "type": "avro", "schema": "order.avsc", "topic": "x" }),
+            "/topic: `topic` is only for writing; remove it",
+        ),
+        (
+            json!({ "type": "avro", "registry": { "url": "http://example.org" } }),
+            "/registry/url: schemas and credentials would go unencrypted",
+        ),
+        (
+            json!({ "type": "avro", "registry": { "url": "ftp://example.org" } }),
+            "/registry/url: \"ftp\" is not spoken here",
+        ),
+        (
+            json!({ "type": "avro", "registry": { "url": "http://127.0.0.1", "user": "u" } }),
+            "/registry: the credentials are neither",
+        ),
+        (
+            json!({ "type": "avro", "schema": "newer.avsc", "reader_schema": "order.proto" }),
+            "/reader_schema: ",
+        ),
         (json!({ "type": "protobuf", "files": ["order.proto"] }), ": it is not said which message it is"),
-        (json!({ "type": "protobuf", "files": ["order.proto"], "message": "shop.X" }), "/message: there is no message \"shop.X\""),
+        (
+            json!({ "type": "protobuf", "files": ["order.proto"], "message": "shop.X" }),
+            "/message: there is no message \"shop.X\"",
+        ),
         (json!({ "type": "protobuf", "files": ["none.proto"], "message": "shop.X" }), "/files: "),
-        (json!({ "type": "protobuf", "registry": registry, "message": "X" }), "/message: messages with a `registry`"),
+        (
+            json!({ "type": "protobuf", "registry": registry, "message": "X" }),
+            "/message: messages with a `registry`",
+        ),
         (json!({ "type": "json", "topic": "x" }), "/topic: `topic` is only for writing"),
     ] {
         let told = problems(decoder(&codec, base));
@@ -166,9 +200,18 @@ fn mistakes_of_a_codec_name_the_key_and_the_remedy() {
     }
     for (codec, problem) in [
         (json!({ "type": "avro", "registry": registry }), ": the subject of the schema is not known"),
-        (json!({ "type": "avro", "registry": registry, "topic": "t", "register": true }), "/register: there is no schema to register"),
-        (json!({ "type": "avro", "registry": registry, "topic": "t", "subject_names": "record" }), "/subject_names: the name of the record is not known"),
-        (json!({ "type": "avro", "schema": "order.avsc", "reader_schema": "order.avsc" }), "/reader_schema: `reader_schema` is only for reading"),
+        (
+            json!({ "type": "avro", "registry": registry, "topic": "t", "register": true }),
+            "/register: there is no schema to register",
+        ),
+        (
+            json!({ "type": "avro", "registry": registry, "topic": "t", "subject_names": "record" }),
+            "/subject_names: the name of the record is not known",
+        ),
+        (
+            json!({ "type": "avro", "schema": "order.avsc", "reader_schema": "order.avsc" }),
+            "/reader_schema: `reader_schema` is only for reading",
+        ),
         (json!({ "type": "json", "topic": "x" }), "/topic: without a `registry` there is no use for `topic`"),
         (json!({ "type": "protobuf", "registry": registry }), ": the subject of the schema is not known"),
     ] {

@@ -28,7 +28,12 @@ impl Delivery {
 
     /// Makes one call that belongs to the open transaction. Only what is written or refused beforehand
     /// leaves it whole; with anything else it has failed, and everything in flight is run again.
-    pub(super) async fn make_in_transaction(&mut self, gate: &Gate, call: Vec<Piece>) -> anyhow::Result<()> {
+    pub(super) async fn make_in_transaction(
+        &mut self,
+        gate: &Gate,
+        mut call: Vec<Piece>,
+    ) -> anyhow::Result<()> {
+        call.iter_mut().for_each(|piece| piece.held.begin_sending());
         let call = self.give_up_condemned(gate, call).await;
         let messages: Vec<MessageRef<'_>> =
             call.iter().flat_map(|piece| piece.held.batch().messages()).collect();
@@ -87,7 +92,10 @@ impl Delivery {
             }
             for held in held.singles() {
                 match is_condemned(&held.batch().rows()[0]) {
-                    Some(why) => self.desk.give_up(&origin, held, why).await,
+                    Some(why) => {
+                        self.shared.not_sent(number, &held, &why.code, &why.reason);
+                        self.desk.give_up(&origin, held, why).await;
+                    }
                     None => left.push(Piece { origin: origin.clone(), held, attempts, put_off }),
                 }
             }

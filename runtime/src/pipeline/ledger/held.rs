@@ -3,8 +3,11 @@
 use std::ops::DerefMut;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Ledger, Original, Settlement};
-use crate::message::{Batch, Row, SinkSet};
+use crate::message::{Batch, HeaderSpan, Row, SinkSet};
+use crate::pipeline::traced::Traced;
 use crate::plugin::{Epochs, Fate, FateVerdict, Processed};
 use crate::sources::CommitKind;
 
@@ -15,12 +18,29 @@ pub struct Held {
     pub(super) claim: u64,
     /// The sink it was offered to, once it was fanned out.
     pub(super) sink: Option<usize>,
+    /// Which of them are traced; `None` if none is.
+    pub(super) traced: Option<Arc<Traced>>,
     pub(super) ledger: Arc<Ledger>,
 }
 
 impl std::fmt::Debug for Held {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Held({} messages of claim {})", self.batch.len(), self.claim)
+    }
+}
+
+/// What messages need besides themselves to be held.
+struct Ticket {
+    claim: u64,
+    sink: Option<usize>,
+    traced: Option<Arc<Traced>>,
+    ledger: Arc<Ledger>,
+}
+
+impl Ticket {
+    fn hold(&self, batch: Batch, sink: Option<usize>) -> Held {
+        let (traced, ledger) = (self.traced.clone(), Arc::clone(&self.ledger));
+        Held { batch, claim: self.claim, sink, traced, ledger }
     }
 }
 
@@ -92,23 +112,53 @@ impl Held {
         }
     }
 
+    /// Which of them are traced, and perhaps others of their claim.
+    pub fn traced(&self) -> Option<&Arc<Traced>> {
+        self.traced.as_ref()
+    }
+
+    pub fn set_traced(&mut self, traced: Option<Arc<Traced>>) {
+        self.traced = traced;
+    }
+
+    /// Gives messages other headers: `changed` has the index of each, in order, and how many of `headers`
+    /// are its own. Spans may be into `arena`, which becomes the last one of the batch. False, and nothing
+    /// is done, if the batch has as many arenas as it can.
+    pub fn set_headers(&mut self, arena: Bytes, headers: &[HeaderSpan], changed: &[(usize, u32)]) -> bool {
+        if self.batch.add_arena(arena).is_none() {
+            return false;
+        }
+        let mut first = self.batch.add_headers(headers);
+        let rows = self.batch.rows_mut();
+        for &(index, count) in changed {
+            rows[index].first_header = first;
+            rows[index].header_count = count;
+            first += count;
+        }
+        true
+    }
+
     /// The messages without their tickets: the caller makes new `Held`s of all of them.
-    fn release(mut self) -> (Batch, u64, Option<usize>, Arc<Ledger>) {
+    fn release(mut self) -> (Batch, Ticket) {
         let batch = std::mem::take(&mut self.batch);
-        (batch, self.claim, self.sink, Arc::clone(&self.ledger))
+        let ticket = Ticket {
+            claim: self.claim,
+            sink: self.sink,
+            traced: self.traced.take(),
+            ledger: Arc::clone(&self.ledger),
+        };
+        (batch, ticket)
     }
 
     /// Divides them into `parts` by a number for each message; parts may be empty.
     pub fn split(self, parts: usize, mut part_of: impl FnMut(usize, &Row) -> usize) -> Vec<Held> {
-        let (mut batch, claim, sink, ledger) = self.release();
+        let (mut batch, ticket) = self.release();
         let mut rows: Vec<Vec<Row>> = Vec::with_capacity(parts);
         rows.resize_with(parts, Vec::new);
         for (index, row) in batch.take_rows().into_iter().enumerate() {
             rows[part_of(index, &row)].push(row);
         }
-        rows.into_iter()
-            .map(|rows| Held { batch: batch.with_rows(rows), claim, sink, ledger: Arc::clone(&ledger) })
-            .collect()
+        rows.into_iter().map(|rows| ticket.hold(batch.with_rows(rows), ticket.sink)).collect()
     }
 
     /// One `Held` a message.
@@ -184,6 +234,7 @@ impl Held {
                     batch: batch.with_rows(vec![row]),
                     claim,
                     sink: None,
+                    traced: held.traced.clone(),
                     ledger: Arc::clone(&ledger),
                 },
                 parent,
@@ -200,7 +251,7 @@ impl Held {
         sinks: usize,
         mut sinks_of: impl FnMut(&Batch, &Row) -> SinkSet,
     ) -> (Vec<(usize, Held)>, Option<Held>) {
-        let (mut batch, claim, _, ledger) = self.release();
+        let (mut batch, ticket) = self.release();
         let rows = batch.take_rows();
         let mut offered: Vec<Vec<Row>> = Vec::new();
         offered.resize_with(sinks, Vec::new);
@@ -224,11 +275,11 @@ impl Held {
             }
         }
         {
-            let mut state = ledger.state();
+            let mut state = ticket.ledger.state();
             let added: u64 = copies.iter().map(|&(_, count)| u64::from(count)).sum();
             state.books.added += added;
             state.books.in_flight += added;
-            if let Some(claim) = state.claim_mut(claim) {
+            if let Some(claim) = state.claim_mut(ticket.claim) {
                 for (row, count) in copies {
                     claim.live[row as usize] += count;
                 }
@@ -238,8 +289,7 @@ impl Held {
                 state.sinks[sink].in_flight += rows.len() as u64;
             }
         }
-        let part =
-            |rows, sink| Held { batch: batch.with_rows(rows), claim, sink, ledger: Arc::clone(&ledger) };
+        let part = |rows, sink| ticket.hold(batch.with_rows(rows), sink);
         let unrouted = (!unrouted.is_empty()).then(|| part(unrouted, None));
         let offered = offered
             .into_iter()

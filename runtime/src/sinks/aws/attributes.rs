@@ -12,6 +12,7 @@ use crate::config::problem::Problem;
 use crate::dead_letters::REPLAYS_HEADER;
 use crate::dead_letters::story::HEADER_PREFIX;
 use crate::message::MessageRef;
+use crate::traces::context::{TRACEPARENT, TRACESTATE};
 
 /// A message of SQS has at most ten
 /// (<https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-message-metadata.html>).
@@ -34,6 +35,13 @@ pub struct Attribute {
     pub name: String,
     pub data_type: String,
     pub value: Value,
+}
+
+impl Attribute {
+    /// Whether it is of the trace context.
+    pub fn is_trace(&self) -> bool {
+        is_trace(&self.name)
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,8 +103,17 @@ impl Attributes {
             if attributes.iter().any(|known| known.name.eq_ignore_ascii_case(&name)) {
                 continue;
             }
+            let is_trace = is_trace(&name);
             let data_type = self.type_of(&name, message);
-            attributes.push(attribute(name, data_type, value)?);
+            match attribute(name, data_type, value) {
+                Ok(attribute) => attributes.push(attribute),
+                // A trace is no reason to refuse a message.
+                Err(_) if is_trace => {}
+                Err(refused) => return Err(refused),
+            }
+        }
+        if attributes.len() > MAX_ATTRIBUTES {
+            drop_trace(&mut attributes);
         }
         if attributes.len() > MAX_ATTRIBUTES {
             let reason = format!(
@@ -112,8 +129,9 @@ impl Attributes {
     /// The name of a header as an attribute; `None` if it is to be none.
     fn name(&self, name: &[u8]) -> Result<Option<String>, Refused> {
         let text = String::from_utf8_lossy(name).into_owned();
-        // What comes back to the pipeline that sent it must be known for a replay, or a loop never ends.
-        if text.eq_ignore_ascii_case(REPLAYS_HEADER) {
+        // What comes back to the pipeline that sent it must be known for a replay, or a loop never ends; and
+        // a trace goes on whatever a section names.
+        if text.eq_ignore_ascii_case(REPLAYS_HEADER) || is_trace(&text) {
             return Ok(Some(text));
         }
         let name = match &self.names {
@@ -138,6 +156,15 @@ impl Attributes {
         let of_source = message.header(&format!("{TYPE_HEADER}{name}"))?;
         str::from_utf8(of_source).ok().filter(|data_type| is_type(data_type)).map(str::to_owned)
     }
+}
+
+/// Leaves the trace context out, of a message that has no room for it: it is no reason to refuse one.
+pub fn drop_trace(attributes: &mut Vec<Attribute>) {
+    attributes.retain(|attribute| !attribute.is_trace());
+}
+
+fn is_trace(name: &str) -> bool {
+    [TRACEPARENT, TRACESTATE].iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
 fn is_type(data_type: &str) -> bool {

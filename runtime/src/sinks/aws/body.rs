@@ -61,9 +61,15 @@ impl Bodies {
             true => self.dead_letter(message)?,
             false => (text(self.encoding, body, self.service)?, self.attributes.of(message)?),
         };
-        let bytes = body.len() + attributes::bytes(&attributes);
-        if self.claim_check.as_ref().is_some_and(|putter| putter.wants(bytes)) {
-            if attributes.len() >= attributes::MAX_ATTRIBUTES {
+        let mut bytes = body.len() + attributes::bytes(&attributes);
+        let is_full = |attributes: &[Attribute]| attributes.len() >= attributes::MAX_ATTRIBUTES;
+        let aside = |bytes| self.claim_check.as_ref().is_some_and(|putter| putter.wants(bytes));
+        if bytes > self.max_bytes.as_usize() || (is_full(&attributes) && aside(bytes)) {
+            attributes::drop_trace(&mut attributes);
+            bytes = body.len() + attributes::bytes(&attributes);
+        }
+        if aside(bytes) {
+            if is_full(&attributes) {
                 let reason = format!(
                     "it has {} attributes, and a payload in S3 needs one more; {} are taken",
                     attributes.len(),

@@ -10,6 +10,7 @@ use super::places::{Key, Place};
 use crate::config::problem::Problem;
 use crate::message::MessageRef;
 use crate::sinks::SinkContext;
+use crate::traces::context::without_traceparent;
 
 /// Of a group and of a deduplication id:
 /// <https://docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_SendMessageBatchRequestEntry.html>,
@@ -166,11 +167,16 @@ impl Ids {
         add(&position.partition.to_le_bytes());
         add(&position.offset.to_le_bytes());
         add(group.as_bytes());
-        for attribute in attributes {
+        // The trace is another one whenever it is read again.
+        for attribute in attributes.iter().filter(|attribute| !attribute.is_trace()) {
             add(attribute.name.as_bytes());
             add(attribute.value.bytes());
         }
-        add(body.as_bytes());
+        let [first, rest] = without_traceparent(message, body.as_bytes());
+        add(first);
+        if !rest.is_empty() {
+            add(rest);
+        }
         hex::encode(hash.finalize())
     }
 }

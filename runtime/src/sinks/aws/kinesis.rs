@@ -126,6 +126,10 @@ impl SinkConfig for KinesisSink {
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
     }
 
+    fn destination(&self) -> Option<String> {
+        Some(self.stream.clone())
+    }
+
     fn traits(&self) -> SinkTraits {
         SinkTraits::with_batch(self.limits().call())
     }

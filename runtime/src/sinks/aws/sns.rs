@@ -98,7 +98,7 @@ pub struct SnsSink {
     deduplication: Option<Deduplication>,
     /// Names of the headers that become attributes; by default all but those that begin with `sqs-`,
     /// `sns-` or `kinesis-`. Of a header that repeats it is the first. `millstream-replays`, the mark of a
-    /// replayed dead letter, always does.
+    /// replayed dead letter, always does, and so do `traceparent` and `tracestate` where there is room.
     attributes: Option<Vec<String>>,
     /// Types of attributes, as `{ price = "Number", colours = "String.Array" }`. By default an attribute
     /// is what the source `sqs` says it was, else a `String`, or `Binary` if its bytes are no text. Filter
@@ -191,6 +191,10 @@ impl SinkConfig for SnsSink {
             subscription.check(&format!("/subscriptions/{index}"), problems);
         }
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
+    }
+
+    fn destination(&self) -> Option<String> {
+        Some(self.topic.clone())
     }
 
     fn traits(&self) -> SinkTraits {

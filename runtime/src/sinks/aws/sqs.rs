@@ -100,7 +100,7 @@ pub struct SqsSink {
     delay_header: Option<String>,
     /// Names of the headers that become attributes; by default all but those that begin with `sqs-`,
     /// `sns-` or `kinesis-`. Of a header that repeats it is the first. `millstream-replays`, the mark of a
-    /// replayed dead letter, always does.
+    /// replayed dead letter, always does, and so do `traceparent` and `tracestate` where there is room.
     attributes: Option<Vec<String>>,
     /// Types of attributes, as `{ price = "Number" }`. By default an attribute is what the source `sqs`
     /// says it was, else a `String`, or `Binary` if its bytes are no text that SQS takes.
@@ -231,6 +231,10 @@ impl SinkConfig for SqsSink {
             self.keys().check_aside(problems);
         }
         self.limits().check((MAX_MESSAGES, MAX_BYTES), problems);
+    }
+
+    fn destination(&self) -> Option<String> {
+        self.queue.as_deref().map(|queue| queue::name(queue).to_owned())
     }
 
     fn traits(&self) -> SinkTraits {

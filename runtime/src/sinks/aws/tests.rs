@@ -78,6 +78,21 @@ fn what_can_be_no_attribute_is_told() {
 }
 
 #[test]
+fn a_trace_goes_along_and_refuses_nothing() {
+    let names: Vec<String> = (0..10).map(|number| format!("h{number}")).collect();
+    let mut headers: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), &b"x"[..])).collect();
+    headers.push(("traceparent", b"00-1-2-01"));
+    let named = |headers: &[(&str, &[u8])], names: Option<&[&str]>| -> Vec<String> {
+        let all = attributes(names, json!({})).of(&one(headers).message(0)).unwrap();
+        all.into_iter().map(|attribute| attribute.name).collect()
+    };
+    assert_eq!(named(&headers, Some(&["h1"])), ["h1", "traceparent"]);
+    assert_eq!(named(&headers[1..], None)[9], "traceparent");
+    assert_eq!(named(&headers, None), names, "there is no room for it");
+    assert_eq!(named(&[("traceparent", b""), ("h1", b"x")], None), ["h1"]);
+}
+
+#[test]
 fn a_body_is_text_or_is_made_text() {
     assert_eq!(text(Encoding::Text, "é".into(), "SQS").unwrap(), "é");
     assert_eq!(text(Encoding::Base64, vec![255, 0], "SQS").unwrap(), "/wA=");

@@ -12,6 +12,7 @@ use super::super::lines::ENCODE_ERROR;
 use super::Mode;
 use crate::codecs::Encoder;
 use crate::message::MessageRef;
+use crate::traces::context::without_traceparent;
 
 /// How every request looks.
 pub struct Requests {
@@ -20,6 +21,8 @@ pub struct Requests {
     pub mode: Mode,
     pub headers: HeaderMap,
     pub forward: Vec<HeaderName>,
+    /// Those with the trace context of a message, as far as they can be headers of a request.
+    pub trace: Vec<HeaderName>,
     pub idempotency: Option<IdempotencyKey>,
 }
 
@@ -105,6 +108,12 @@ impl Requests {
                 headers.append(name, header_value(name.as_str(), value)?);
             }
         }
+        for name in self.trace.iter().filter(|name| !self.forward.contains(name)) {
+            let value = message.header(name.as_str()).and_then(|value| HeaderValue::from_bytes(value).ok());
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
         let Some(key) = &self.idempotency else { return Ok(()) };
         let given = key.from.as_deref().and_then(|from| Some((from, message.header(from)?)));
         let value = match given {
@@ -126,7 +135,7 @@ impl IdempotencyKey {
         hash.update(&self.scope);
         hash.update(position.partition.to_le_bytes());
         hash.update(position.offset.to_le_bytes());
-        hash.update(body);
+        without_traceparent(message, body).iter().for_each(|part| hash.update(part));
         hex::encode(&hash.finalize()[..16])
     }
 }

@@ -203,6 +203,10 @@ impl SinkConfig for KafkaSink {
         self.cluster().check(&context.base, Role::Producer, problems);
     }
 
+    fn destination(&self) -> Option<String> {
+        self.topic.clone()
+    }
+
     fn traits(&self) -> SinkTraits {
         SinkTraits::with_batch(CALL_MESSAGES)
     }
