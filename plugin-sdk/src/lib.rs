@@ -50,6 +50,7 @@
 //! - [`message`]: the batch and its messages, as they came
 //! - [`output`]: the messages that a plugin makes
 //! - [`config`]: typed configuration and its errors
+//! - [`envelope`]: the standard envelope of an event, as a type
 //! - [`key`]: where in a message a key is found
 //! - [`pointer`]: values at JSON pointers, without parsing the rest
 //! - [`log`], [`lookup`], [`state`], [`http`], [`clock`], [`random`], [`metrics`]: what the host does
@@ -61,6 +62,7 @@
 mod append;
 pub mod clock;
 pub mod config;
+pub mod envelope;
 pub mod guest;
 pub mod http;
 pub mod key;

@@ -22,7 +22,7 @@ impl Chain {
     }
 
     /// Stages there are.
-    pub fn len(&self) -> usize {
+    pub fn stages(&self) -> usize {
         self.natives.len() + self.plugins.len()
     }
 

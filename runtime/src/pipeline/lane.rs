@@ -19,7 +19,6 @@ use super::deliver::Parcel;
 use super::desk::{DeskDoor, Origin, Why};
 use super::followers::FollowersDoor;
 use super::ledger::{Aside, Held};
-use super::native::NativeStep;
 use super::retry::{next_delay, unavailable_delay};
 use super::swap::Mailbox;
 use super::traced::PluginCall;
@@ -90,15 +89,13 @@ pub struct Lane {
 impl Lane {
     pub fn new(
         shared: Arc<Shared>,
-        natives: Vec<(&'static str, Box<dyn NativeStep>)>,
-        plugins: Vec<Box<dyn Step>>,
+        chain: Chain,
         mailbox: Arc<Mailbox>,
         batches: mpsc::Receiver<Parcel>,
         sinks: Vec<mpsc::Sender<Parcel>>,
         desk: DeskDoor,
         followers: FollowersDoor,
     ) -> Lane {
-        let chain = Chain::new(natives, plugins);
         let (parked, due) = (HashMap::new(), BTreeSet::new());
         Lane { shared, chain, memory: 0, mailbox, batches, sinks, desk, followers, parked, due }
     }
@@ -137,7 +134,7 @@ impl Lane {
         }
         let mut held = self.queue_behind_parked(&origin, held, stage, attempts);
         let mut attempts = attempts;
-        for stage in stage..self.chain.len() {
+        for stage in stage..self.chain.stages() {
             if held.is_empty() {
                 return Ok(());
             }

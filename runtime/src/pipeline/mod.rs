@@ -55,6 +55,7 @@ use crate::traces::Tracer;
 use crate::transactions::Transactions;
 
 use budget::Budget;
+use chain::Chain;
 use commit::Commit;
 use deliver::{Delivery, Parcel};
 use desk::{Desk, DeskDoor, Origin};
@@ -303,7 +304,8 @@ impl Supervisor {
             let (shared, mailbox) = (Arc::clone(&shared), Arc::clone(mailbox));
             let (sinks, door, followers) = (sinks.clone(), door.clone(), followers_door.clone());
             let natives = parts.natives.iter().map(|native| (native.name(), native.start())).collect();
-            let lane = Lane::new(shared, natives, steps, mailbox, batches, sinks, door, followers);
+            let chain = Chain::new(natives, steps);
+            let lane = Lane::new(shared, chain, mailbox, batches, sinks, door, followers);
             supervisor.lane(number, lane);
         }
         let source_metrics = &parts.metrics.kafka_transactions;
