@@ -20,7 +20,7 @@ mod references;
 pub mod registry;
 pub mod schema;
 
-pub use cache::{Cache, Latest};
+pub use cache::{Cache, Keep, Latest};
 pub use error::Error;
 pub use names::SubjectNames;
 pub use registry::{Authentication, Registry, Settings};

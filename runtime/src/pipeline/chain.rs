@@ -28,7 +28,7 @@ impl Chain {
 
     /// What has to be waited for before a stage can take a batch.
     pub fn needs<'a>(&'a self, stage: usize, batch: &'a Batch) -> Option<Needs<'a>> {
-        self.natives.get(stage)?.needs(batch)
+        self.natives.get(stage)?.1.needs(batch)
     }
 
     pub fn process(&mut self, stage: usize, batch: Batch, passage: &Passage) -> anyhow::Result<Processed> {

@@ -16,10 +16,8 @@ struct Prepared {
 
 /// The sink, or one around it if its codec has to be prepared.
 pub fn prepared(codec: Arc<dyn Encoder>, sink: Box<dyn Sink>) -> Box<dyn Sink> {
-    match codec.prepare().is_some() {
-        true => Box::new(Prepared { codec, sink }),
-        false => sink,
-    }
+    let has_to_be = codec.prepare().is_some();
+    if has_to_be { Box::new(Prepared { codec, sink }) } else { sink }
 }
 
 #[async_trait]
