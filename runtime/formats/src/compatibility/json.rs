@@ -246,8 +246,9 @@ impl Pair<'_> {
             );
         } else if !fits.contains(&true) {
             findings.unknown(path, "no single choice is seen to take all of it", "compare it by hand");
-        } else if only_one && !branches.iter().zip(&fits).all(|(branch, fits)| *fits || apart(branch))
-            || only_one && fits.iter().filter(|fits| **fits).count() > 1
+        } else if only_one
+            && (!branches.iter().zip(&fits).all(|(branch, fits)| *fits || apart(branch))
+                || fits.iter().filter(|fits| **fits).count() > 1)
         {
             findings.unknown(path, "more than one choice may take it, and `oneOf` wants one", "use anyOf");
         }
