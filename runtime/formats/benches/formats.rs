@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use millstream_formats::protobuf::Descriptors;
-use millstream_formats::{json, msgpack};
+use millstream_formats::{ExtraFields, avro, json, msgpack};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, MessageDescriptor, ReflectMessage};
 
@@ -36,6 +36,25 @@ const SCHEMA: &str = r#"
     message Line { string sku = 1; int32 count = 2; double price = 3; string title = 4; }
     message Address { string street = 1; string city = 2; string country = 3; uint32 code = 4; }
 "#;
+
+const AVRO: &str = r#"{"type": "record", "name": "shop.v1.Order", "fields": [
+    {"name": "order_id", "type": "string"},
+    {"name": "created_at", "type": "long"},
+    {"name": "state", "type": {"type": "enum", "name": "State", "symbols": ["UNSPECIFIED", "PAID", "SENT"]}},
+    {"name": "customer", "type": "string"},
+    {"name": "total", "type": "double"},
+    {"name": "is_gift", "type": "boolean"},
+    {"name": "lines", "type": {"type": "array", "items": {"type": "record", "name": "Line", "fields": [
+        {"name": "sku", "type": "string"}, {"name": "count", "type": "int"},
+        {"name": "price", "type": "double"}, {"name": "title", "type": "string"}]}}},
+    {"name": "labels", "type": {"type": "map", "values": "string"}},
+    {"name": "codes", "type": {"type": "array", "items": "int"}},
+    {"name": "signature", "type": "bytes"},
+    {"name": "note", "type": ["null", "string"]},
+    {"name": "address", "type": ["null", {"type": "record", "name": "Address", "fields": [
+        {"name": "street", "type": "string"}, {"name": "city", "type": "string"},
+        {"name": "country", "type": "string"}, {"name": "code", "type": "int"}]}]}
+]}"#;
 
 const ORDER: &str = r#"{
     "order_id": "2f6c1e4e-98f1-4c41-9a54-5d3f6a7b8c9d", "created_at": 1767225600123, "state": "PAID",
@@ -132,6 +151,85 @@ fn main() {
         "msgpack decode / rmpv decode",
         || drop(black_box(msgpack::decode(black_box(&packed)).unwrap())),
         || drop(black_box(rmpv::decode::read_value(&mut black_box(packed.as_slice())).unwrap())),
+    );
+    of_avro();
+}
+
+/// Avro beside apache-avro alone, and on its way from and to the others.
+fn of_avro() {
+    use apache_avro::reader::datum::GenericDatumReader;
+    use apache_avro::writer::datum::GenericDatumWriter;
+    let ours = avro::Schema::parse(AVRO, &[]).unwrap();
+    let message = Descriptors::from_sources(SCHEMA, &[]).unwrap().message("shop.v1.Order").unwrap();
+    let parsed = apache_avro::Schema::parse_str(AVRO).unwrap();
+    let reader = GenericDatumReader::builder(&parsed).build().unwrap();
+    let writer = GenericDatumWriter::builder(&parsed).validate(false).build().unwrap();
+    let mut bytes = Vec::new();
+    ours.encode(&json::decode(ORDER.as_bytes()).unwrap(), ExtraFields::Reject, &mut bytes).unwrap();
+    let value = ours.decode(&bytes).unwrap();
+    let bare = reader.read_value(&mut bytes.as_slice()).unwrap();
+    println!("the order has {} bytes as Avro", bytes.len());
+    let (mut out, mut other) = (Vec::new(), Vec::new());
+    compare(
+        "avro decode / apache-avro decode",
+        || drop(black_box(ours.decode(black_box(&bytes)).unwrap())),
+        || drop(black_box(reader.read_value(&mut black_box(bytes.as_slice())).unwrap())),
+    );
+    compare(
+        "avro encode / apache-avro encode",
+        || {
+            out.clear();
+            ours.encode(black_box(&value), ExtraFields::Reject, &mut out).unwrap();
+        },
+        || {
+            other.clear();
+            writer.write_value_ref(&mut other, black_box(&bare)).unwrap();
+        },
+    );
+    let described = described();
+    let mut encoded = Vec::new();
+    message.encode(&value, &mut encoded).unwrap();
+    let dynamic = DynamicMessage::decode(described.clone(), encoded.as_slice()).unwrap();
+    compare(
+        "avro to protobuf / apache-avro and prost-reflect",
+        || {
+            out.clear();
+            let value = ours.decode(black_box(&bytes)).unwrap();
+            message.encode(&value, &mut out).unwrap();
+        },
+        || {
+            other.clear();
+            drop(black_box(reader.read_value(&mut black_box(bytes.as_slice())).unwrap()));
+            black_box(&dynamic).encode(&mut other).unwrap();
+        },
+    );
+    compare(
+        "avro to msgpack / apache-avro and rmp",
+        || {
+            out.clear();
+            let value = ours.decode(black_box(&bytes)).unwrap();
+            msgpack::encode(&value, &mut out).unwrap();
+        },
+        || {
+            other.clear();
+            drop(black_box(reader.read_value(&mut black_box(bytes.as_slice())).unwrap()));
+            bare_msgpack(black_box(&dynamic), &mut other);
+        },
+    );
+    let typed = serde_json::from_str::<serde_json::Value>(ORDER).unwrap();
+    let text = typed.to_string();
+    compare(
+        "json to avro / serde_json and apache-avro",
+        || {
+            out.clear();
+            let value = json::decode(black_box(text.as_bytes())).unwrap();
+            ours.encode(&value, ExtraFields::Reject, &mut out).unwrap();
+        },
+        || {
+            other.clear();
+            drop(black_box(serde_json::from_str::<serde_json::Value>(black_box(&text)).unwrap()));
+            writer.write_value_ref(&mut other, black_box(&bare)).unwrap();
+        },
     );
 }
 

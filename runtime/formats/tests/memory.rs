@@ -4,6 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use millstream_formats::avro::{self, Container};
 use millstream_formats::protobuf::{Descriptors, UnknownFields};
 use millstream_formats::{Error, Value, cbor, json, msgpack};
 
@@ -34,6 +35,30 @@ static COUNTED: Counted = Counted;
 /// How many times its length the worst of inputs takes. A byte of a list is a value of 40 bytes; while the list
 /// grows, it is there twice, once in half its size. A map's entry of two bytes is two values.
 const TIMES: usize = 160;
+
+/// What one value of Avro may ask for before it is a value of the model, and what the model makes of it: four
+/// times that, since a null of a list has 56 bytes in the one and 40 in the other, twice while the list grows.
+const AVRO: usize = 4 * (64 << 20);
+
+/// What one block of a file may take: its values are there twice while their list grows.
+const BLOCK: usize = 2 * (256 << 20);
+
+/// How much decoding takes at its peak.
+fn taken<T>(decode: impl Fn() -> Result<T, Error>) -> usize {
+    let before = HELD.load(Relaxed);
+    PEAK.store(before, Relaxed);
+    let value = decode();
+    let taken = PEAK.load(Relaxed) - before;
+    drop(value);
+    taken
+}
+
+/// A number as Avro writes it.
+fn zigzag(number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prost::encoding::encode_varint(number << 1, &mut bytes);
+    bytes
+}
 
 /// How many times the length of its input decoding takes at its peak.
 fn times(bytes: &[u8], decode: impl Fn(&[u8]) -> Result<Value, Error>) -> usize {
@@ -116,4 +141,55 @@ fn decoding_takes_a_bounded_multiple_of_its_input() {
         println!("protobuf, {name}: {times} times");
         assert!(times <= TIMES_OF_PROTOBUF, "protobuf, {name}: {times} times");
     }
+    for (name, schema, bytes) in [
+        ("nulls", r#""null""#, [zigzag(1 << 40), vec![0]].concat()),
+        ("nulls that go", r#""null""#, [zigzag(1_000_000), vec![0]].concat()),
+        ("blocks of nulls", r#""null""#, behind(&[], &zigzag(10_000))),
+        (
+            "empty records",
+            r#"{"type":"record","name":"r","fields":[]}"#,
+            [zigzag(1_000_000), vec![0]].concat(),
+        ),
+        ("empty texts", r#""string""#, [zigzag(LENGTH as u64), vec![0; LENGTH + 1]].concat()),
+        (
+            "empty lists",
+            r#"{"type":"array","items":"null"}"#,
+            [zigzag(LENGTH as u64), vec![0; LENGTH + 1]].concat(),
+        ),
+        ("more than there is", r#""long""#, [zigzag(1 << 40), vec![0; 9]].concat()),
+        ("bytes that are not there", r#""bytes""#, [zigzag(1), zigzag(60 << 20)].concat()),
+    ] {
+        let schema = avro::Schema::parse(&format!(r#"{{"type":"array","items":{schema}}}"#), &[]).unwrap();
+        let taken = taken(|| schema.decode(&bytes));
+        println!("avro, {name}: {} MiB of {} bytes", taken >> 20, bytes.len());
+        assert!(taken <= AVRO, "avro, {name}: {taken} bytes");
+    }
+    let list = r#"{"type":"record","name":"r","fields":[{"name":"next","type":["null","r"]}]}"#;
+    let list = avro::Schema::parse(list, &[]).unwrap();
+    let deep = vec![2; LENGTH];
+    let taken_deep = taken(|| list.decode(&deep));
+    println!("avro, far too deep: {taken_deep} bytes");
+    assert!(taken_deep < 1 << 20, "avro, far too deep: {taken_deep} bytes");
+
+    // A block of values that take no bytes, as many as it says.
+    let null = avro::Schema::parse(r#""null""#, &[]).unwrap();
+    let head = avro::head(&null);
+    let container = Container::open(&head, None).unwrap();
+    for count in [1 << 40, 10_000_000] {
+        let block = [&zigzag(count)[..], &[0], &head[head.len() - 16..]].concat();
+        let taken = taken(|| container.block(&block));
+        println!("avro, a block that says it has {count} nulls: {} MiB", taken >> 20);
+        assert!(taken <= BLOCK, "avro, a block of {count} nulls: {taken} bytes");
+    }
+    // Lists of a thousand, so many that they are small for each one and not for all.
+    let lists = avro::Schema::parse(r#"{"type":"array","items":"null"}"#, &[]).unwrap();
+    let head = avro::head(&lists);
+    let container = Container::open(&head, None).unwrap();
+    let values = [zigzag(1000), vec![0]].concat().repeat(LENGTH / 3);
+    let block =
+        [zigzag(LENGTH as u64 / 3), zigzag(values.len() as u64), values, head[head.len() - 16..].to_vec()]
+            .concat();
+    let taken = taken(|| container.block(&block));
+    println!("avro, a block of lists: {} MiB of {} bytes", taken >> 20, block.len());
+    assert!(taken <= BLOCK, "avro, a block of lists: {taken} bytes");
 }

@@ -1,4 +1,5 @@
-//! Both ways between the formats here and those that Python has: `protobuf`, `msgpack` and `cbor2`.
+//! Both ways between the formats here and those that others have: Python's `protobuf`, `msgpack`, `cbor2` and
+//! `fastavro`, and Java's Avro.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -15,6 +16,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use serde_json::json;
 
+#[path = "other_implementations/avro.rs"]
+mod avro;
 mod generated;
 #[path = "../../../tests/services/installed.rs"]
 mod installed;
@@ -23,8 +26,11 @@ use generated::{schemas, values};
 
 const PYTHON: &str = "this test needs Python with venv: apt-get install python3 python3-venv";
 
-/// The Python of a virtual environment that has the packages.
-fn python() -> PathBuf {
+const JAVA: &str =
+    "this test needs Java 17 with its compiler, and Maven: apt-get install openjdk-17-jdk-headless maven";
+
+/// What answers in Python, in a virtual environment that has the packages.
+fn python() -> Command {
     static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
     let requirements = here().join("requirements.txt");
     let install = || {
@@ -36,18 +42,44 @@ fn python() -> PathBuf {
             installed::run(pip.arg(requirements), PYTHON);
         })
     };
-    INSTALLED.get_or_init(install).join("bin/python")
+    let mut command = Command::new(INSTALLED.get_or_init(install).join("bin/python"));
+    command.arg(here().join("other.py"));
+    command
+}
+
+/// What answers in Java.
+fn java() -> Command {
+    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
+    let install = || {
+        let wanted =
+            [include_str!("other_implementations/pom.xml"), include_str!("other_implementations/Other.java")];
+        installed::once("formats-java", &wanted.concat(), |folder| {
+            let libs = folder.join("libs");
+            let mut maven = Command::new("mvn");
+            maven.args(["--batch-mode", "--quiet", "dependency:copy-dependencies", "-DincludeScope=runtime"]);
+            maven.arg("--file").arg(here().join("pom.xml"));
+            installed::run(maven.arg(format!("-DoutputDirectory={}", libs.display())), JAVA);
+            let mut javac = Command::new("javac");
+            javac.args(["--release", "17", "-cp", &format!("{}/*", libs.display()), "-d"]);
+            javac.arg(folder.join("classes")).arg(here().join("Other.java"));
+            installed::run(&mut javac, JAVA);
+        })
+    };
+    let folder = INSTALLED.get_or_init(install);
+    let mut command = Command::new("java");
+    command.arg("-XX:+UseSerialGC").arg("-cp");
+    command.arg(format!("{0}/libs/*:{0}/classes", folder.display())).arg("Other");
+    command
 }
 
 fn here() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/other_implementations")
 }
 
-/// What Python answers to each case.
-fn ask(cases: &[serde_json::Value]) -> Vec<serde_json::Value> {
-    let mut command = Command::new(python());
-    command.arg(here().join("other.py")).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect(PYTHON);
+/// What another one answers to each case.
+fn ask(mut command: Command, cases: &[serde_json::Value]) -> Vec<serde_json::Value> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("it was installed");
     let mut input = child.stdin.take().expect("it is piped");
     let text: String = cases.iter().map(|case| format!("{case}\n")).collect();
     // It answers while it is still asked.
@@ -150,7 +182,7 @@ fn both_ways(
             json!({"format": format, "bytes": bytes, "description": described(value)})
         })
         .collect();
-    for ((value, case), answer) in values.iter().zip(&cases).zip(ask(&cases)) {
+    for ((value, case), answer) in values.iter().zip(&cases).zip(ask(python(), &cases)) {
         assert_eq!(answer["description"], case["description"], "what Python reads of {value:?}");
         let bytes = bytes_of(&answer["bytes"]);
         let read = decode(&bytes).unwrap_or_else(|error| panic!("{error}: {bytes:x?}"));
@@ -219,7 +251,7 @@ fn protobuf_goes_both_ways() {
             json!({"format": "protobuf", "set": set, "values": of_schema})
         })
         .collect();
-    for (at, answers) in ask(&cases).iter().enumerate() {
+    for (at, answers) in ask(python(), &cases).iter().enumerate() {
         for (value, answer) in values[at].iter().zip(answers.as_array().expect("one for each")) {
             let schema = schemas[at].text();
             let same = |read: &Value, way: &str| {

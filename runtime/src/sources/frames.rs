@@ -248,7 +248,6 @@ impl Frames {
             return Ok(());
         }
         self.record += u64::from(!lines);
-        self.last_row = self.last_row.max(self.offset);
         let position = Position { partition: self.partition, offset: self.offset, record: self.record };
         let meta = FrameMeta { key: Span::ABSENT, headers: &[], timestamp_ms: now_ms, position };
         let content = if too_large { &content[..content.len().min(FIRST_PART_BYTES)] } else { content };
@@ -256,6 +255,7 @@ impl Frames {
             Some((arena, start)) => Span::new(arena, start, content.len() as u32),
             None => out.rows.builder.copy(content),
         };
+        let rows = out.rows.builder.len();
         if too_large {
             let reason = format!(
                 "the {} takes {frame_bytes} bytes, more than max_message_bytes = \"{}\"; these are the first {}",
@@ -269,6 +269,9 @@ impl Frames {
             out.rows.decode(&mut *self.decoder, content, frame, &meta);
             // A frame may hold many messages, of which it was counted as one, or none.
             self.record = self.decoder.last_record().unwrap_or(self.record);
+        }
+        if out.rows.builder.len() > rows {
+            self.last_row = self.offset;
         }
         Ok(())
     }

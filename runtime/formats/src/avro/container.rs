@@ -12,8 +12,9 @@ pub const MAGIC: [u8; 4] = *b"Obj\x01";
 
 const MARKER_BYTES: usize = 16;
 
-/// Values that one block may hold at most, since some take no bytes at all.
-const MAX_VALUES: u64 = 10_000_000;
+/// Memory that the values of one block may take. Some take no bytes in the block at all, and a packed block is
+/// unpacked into many.
+const MAX_BLOCK_BYTES: usize = 256 << 20;
 
 /// A file of which the head is known.
 pub struct Container {
@@ -77,25 +78,47 @@ impl Container {
         if *marker != self.marker {
             return Err(wrong("the marker behind it is not that of the file".into()));
         }
-        if count > MAX_VALUES {
-            return Err(wrong(format!("it says that it holds {count} values, more than {MAX_VALUES}")));
-        }
         let mut data = data.to_vec();
         self.codec.decompress(&mut data).map_err(|error| {
             wrong(format!("it cannot be unpacked into at most {MAX_ALLOCATION_BYTES} bytes: {error}"))
         })?;
         let mut input = Input::new(&data);
         let mut values = Vec::new();
+        let mut taken = 0;
         for at in 0..count {
             let value = match &self.resolved {
                 Some(resolved) => resolved.decode_next(&mut input),
                 None => self.schema.decode_next(&mut input),
             };
-            values.push(value.map_err(|error| error.at(at))?);
+            let value = value.map_err(|error| error.at(at))?;
+            taken += memory_of(&value);
+            if taken > MAX_BLOCK_BYTES {
+                return Err(wrong(format!(
+                    "its {count} values take more than {MAX_BLOCK_BYTES} bytes of memory; \
+                     smaller blocks can be read"
+                )));
+            }
+            values.push(value);
         }
         input.at_end()?;
         Ok(values)
     }
+}
+
+/// About how much memory a value takes.
+fn memory_of(value: &Value) -> usize {
+    let inner: usize = match value {
+        Value::Text(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        Value::List(list) => list.iter().map(memory_of).sum(),
+        Value::Record(fields) => {
+            fields.iter().map(|(name, value)| size_of::<String>() + name.len() + memory_of(value)).sum()
+        }
+        Value::Map(entries) => entries.iter().map(|(key, value)| memory_of(key) + memory_of(value)).sum(),
+        Value::Union(branch) => branch.name.len() + memory_of(&branch.value),
+        _ => 0,
+    };
+    size_of::<Value>() + inner
 }
 
 /// How many values a block says that it has, from its first bytes; 0 if it says none.
@@ -127,7 +150,7 @@ fn marker(schema: &Schema) -> [u8; MARKER_BYTES] {
 /// The head of a file of this schema, whose blocks are not compressed.
 pub fn head(schema: &Schema) -> Vec<u8> {
     let entry = |key: &str, value: &str| (key.to_owned(), Avro::Bytes(value.as_bytes().to_vec()));
-    let metadata = [entry("avro.schema", &schema.to_json()), entry("avro.codec", "null")];
+    let metadata = [entry("avro.schema", schema.to_json()), entry("avro.codec", "null")];
     let map = apache_avro::Schema::map(apache_avro::Schema::Bytes).build();
     let metadata = apache_avro::writer::datum::GenericDatumWriter::builder(&map)
         .build()

@@ -4,6 +4,7 @@
 //! way between its values and the model, and the resolution of schemas: that of the crate goes by the value
 //! alone, without aliases, and it takes a text for bytes.
 
+mod canonical;
 mod container;
 mod default;
 mod input;
@@ -14,7 +15,6 @@ mod write;
 
 use std::sync::Arc;
 
-use apache_avro::rabin::Rabin;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::schema::{NamesRef, ResolvedSchema};
 use apache_avro::writer::datum::GenericDatumWriter;
@@ -43,6 +43,8 @@ pub struct Schema {
 struct Shared {
     parsed: Parsed,
     plan: Plan,
+    /// The schema with all types in it that it refers to.
+    json: String,
     fingerprint: [u8; 8],
 }
 
@@ -91,10 +93,12 @@ impl Schema {
         .try_build()
         .map_err(wrong)?;
         let plan = Plan::of(parsed.borrow_schema(), parsed.borrow_names())?;
-        let fingerprint = parsed.borrow_schema().fingerprint::<Rabin>().bytes;
-        let fingerprint = <[u8; 8]>::try_from(fingerprint.as_slice())
-            .map_err(|_| Error::new("its fingerprint has not 64 bits"))?;
-        Ok(Schema { shared: Arc::new(Shared { parsed, plan, fingerprint }) })
+        let mut whole = parsed.borrow_schema().clone();
+        let types: Vec<_> = parsed.borrow_names().values().map(|&schema| schema.clone()).collect();
+        whole.denormalize(&types).map_err(wrong)?;
+        let fingerprint = canonical::fingerprint(&whole);
+        let json = serde_json::to_string(&whole).expect("a schema that was parsed is JSON");
+        Ok(Schema { shared: Arc::new(Shared { parsed, plan, json, fingerprint }) })
     }
 
     pub(crate) fn plan(&self) -> &Plan {
@@ -111,9 +115,9 @@ impl Schema {
         self.shared.fingerprint
     }
 
-    /// The schema as JSON.
-    pub fn to_json(&self) -> String {
-        serde_json::to_string(self.shared.parsed.borrow_schema()).expect("a schema that was parsed is JSON")
+    /// The schema as JSON, with all types in it that it refers to.
+    pub fn to_json(&self) -> &str {
+        &self.shared.json
     }
 
     /// Decodes a value that was written by this schema, and nothing else.
