@@ -74,6 +74,7 @@ impl Copy {
             let letters =
                 crate::support::metric(&page, "millstream_messages", &["account=\"dead_lettered\""])
                     .unwrap_or(0);
+            assert!(letters <= dead as u64, "{:#?}", self.letters());
             self.kafka.count(&self.to) >= written && letters >= dead as u64
         });
         running.terminate();

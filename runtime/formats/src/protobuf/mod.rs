@@ -21,7 +21,11 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use prost::Message as _;
 use prost_reflect::DescriptorPool;
+use prost_reflect::prost_types::FileDescriptorProto;
 use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
@@ -92,7 +96,7 @@ impl Descriptors {
     }
 
     /// Of the text of a file and of those that it imports, by the names by which they are imported: what a
-    /// schema registry has. `google/protobuf/*.proto` need not be among them.
+    /// schema registry has. In place of a text may stand its descriptor in base64. `google/protobuf/*.proto` need not be among them.
     ///
     /// # Errors
     /// A text is missing or wrong; it names the place.
@@ -215,8 +219,19 @@ struct Texts(HashMap<String, String>);
 impl FileResolver for Texts {
     fn open_file(&self, name: &str) -> Result<File, protox::Error> {
         let text = self.0.get(name).ok_or_else(|| protox::Error::file_not_found(name))?;
-        File::from_source(name, text)
+        match serialized(text) {
+            Some(file) => Ok(File::from_file_descriptor_proto(FileDescriptorProto {
+                name: Some(name.to_owned()),
+                ..file
+            })),
+            None => File::from_source(name, text),
+        }
     }
+}
+
+/// A file that is given as its descriptor in base64, as Confluent's client for Python registers it.
+fn serialized(text: &str) -> Option<FileDescriptorProto> {
+    FileDescriptorProto::decode(STANDARD.decode(text.trim()).ok()?.as_slice()).ok()
 }
 
 /// What was compiled, linked once more: while it compiles a file its options are not known yet, and so not

@@ -571,3 +571,33 @@ fn shop_once(message: &str) -> Message {
     let shop = SHOP_ONCE.get_or_init(|| Descriptors::from_sources(SHOP, &[("money.proto", MONEY)]).unwrap());
     shop.message(&format!("shop.v1.{message}")).unwrap().with_unknown_fields(UnknownFields::Drop)
 }
+
+#[test]
+fn a_file_may_be_its_descriptor_in_base64() {
+    let text =
+        "syntax = \"proto3\"; package shop; import \"money.proto\"; message Order { Money total = 1; }";
+    let money = "syntax = \"proto3\"; package shop; message Money { int64 cents = 1; }";
+    let of_texts = Descriptors::from_sources(text, &[("money.proto", money)]).unwrap();
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(Texts(HashMap::from([
+        ("order.proto".into(), text.into()),
+        ("money.proto".into(), money.into()),
+    ])));
+    let mut compiler = Compiler::with_file_resolver(resolver);
+    compiler.open_file("order.proto").unwrap();
+    let set = compiler.include_imports(true).file_descriptor_set();
+    let descriptor = |name: &str| {
+        let file = set.file.iter().find(|file| file.name() == name).unwrap();
+        STANDARD.encode(file.encode_to_vec())
+    };
+    let (order, money) = (descriptor("order.proto"), descriptor("money.proto"));
+    let of_descriptors = Descriptors::from_sources(&order, &[("money.proto", &money)]).unwrap();
+    let value =
+        Value::Record(vec![("total".into(), Value::Record(vec![("cents".into(), Value::Int(1250))]))]);
+    let encoded = |descriptors: &Descriptors| {
+        let mut out = Vec::new();
+        descriptors.message("shop.Order").unwrap().encode(&value, &mut out).unwrap();
+        out
+    };
+    assert_eq!(encoded(&of_texts), encoded(&of_descriptors));
+}
