@@ -68,7 +68,7 @@ fn pipeline(folder: &Folder, codec: &str) {
 }
 
 fn expected(n: u64) -> Value {
-    let note = if n % 3 == 0 { json!("x".repeat((n % 7) as usize)) } else { Value::Null };
+    let note = if n.is_multiple_of(3) { json!("x".repeat((n % 7) as usize)) } else { Value::Null };
     let at = jiff::Timestamp::from_millisecond(1_700_000_000_000 + n as i64).expect("a time");
     let at = at.strftime("%Y-%m-%dT%H:%M:%S%.3f+00:00").to_string();
     json!({ "n": n, "at": at, "note": note, "kind": "event" })

@@ -149,7 +149,7 @@ fn protobuf_says_which_message_of_its_file_it_is() {
     let (registry, copy) = (SchemaRegistry::shared(), Copy::new());
     let value = json!({ "id": "a", "amount": "9007199254740993", "notes": { "-3": "x" } });
     // Registers the schema for the topic that is written to, too.
-    serializers::write(registry, "protobuf", &copy.to, &json!(null), &[value.clone()]);
+    serializers::write(registry, "protobuf", &copy.to, &json!(null), std::slice::from_ref(&value));
     copy.put(&serializers::write(registry, "protobuf", &copy.from, &json!(null), &[value]));
     let (url, to) = (registry.url(), &copy.to);
     let file = copy.write(

@@ -6,7 +6,7 @@ use super::registry::Copy;
 use super::serializers;
 use crate::services::kafka::unique;
 use crate::services::registry::SchemaRegistry;
-use crate::support::{Running, ask};
+use crate::support::{Running, ask, http_client, run};
 
 fn schema(name: &str) -> serde_json::Value {
     json!({ "type": "record", "name": name, "fields": [{ "name": "n", "type": "long" }] })
@@ -109,4 +109,34 @@ fn a_sink_waits_until_its_schema_is_registered() {
     running.terminate();
     assert!(running.end().success(), "{}", running.log());
     assert_eq!(serializers::read(registry, "avro", to, &copy.written()), [json!({ "n": 7 })]);
+}
+
+#[test]
+fn check_says_what_the_registry_would_not_take_and_why() {
+    let (registry, copy) = (SchemaRegistry::shared(), Copy::new());
+    let to = &copy.to;
+    serializers::write(registry, "avro", to, &schema("N"), &[json!({ "n": 1 })]);
+    let rule = format!("{}/config/{to}-value", registry.url());
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let request = http_client().put(rule).header("content-type", "application/json");
+        let answer = request.body(r#"{"compatibility":"BACKWARD"}"#).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
+    });
+    let check = |fields: serde_json::Value| {
+        let schema = json!({ "type": "record", "name": "N", "fields": fields });
+        copy.folder.write("out.avsc", &schema.to_string());
+        let url = registry.url();
+        let sink = format!(
+            "type = \"avro\"\nschema = \"out.avsc\"\ntopic = \"{to}\"\nregistry = {{ url = \"{url}\" }}"
+        );
+        let file = copy.write(&source(registry), ".", &sink);
+        let (status, out, err) = run(&["check", file.to_str().expect("UTF-8"), "--connect"]);
+        (status.success(), out, err)
+    };
+    let n = json!({ "name": "n", "type": "long" });
+    let (taken, out, err) = check(json!([n, { "name": "more", "type": "int", "default": 0 }]));
+    assert!(taken && !out.contains("sink kafka:"), "{out}{err}");
+    let (taken, out, _) = check(json!([n, { "name": "more", "type": "int" }]));
+    assert!(!taken && out.contains("breaks: /more: ") && out.contains("new reads old"), "{out}");
 }

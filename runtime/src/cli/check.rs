@@ -19,8 +19,8 @@ pub struct Check {
     /// Keep what pipelines must remember in this folder, instead of beside their files.
     #[arg(long, value_name = "FOLDER")]
     data_dir: Option<PathBuf>,
-    /// Also ask what the pipelines read from for settings that do not go together with them. Reads no
-    /// message.
+    /// Also ask what the pipelines read from for settings that do not go together with them, and schema
+    /// registries whether they would take the schemas of sinks. Reads no message, registers nothing.
     #[arg(long)]
     connect: bool,
 }
@@ -33,9 +33,27 @@ impl Check {
         match config::load(&self.path, &environment) {
             Ok(pipelines) => {
                 let mut summaries: Vec<String> = pipelines.iter().map(summary).collect();
+                // Also what would not be taken.
                 let mut unanswered = 0;
                 if self.connect {
                     for (pipeline, summary) in pipelines.iter().zip(&mut summaries) {
+                        for (sink, asked) in ask_sinks(pipeline)? {
+                            match asked {
+                                Ok(incompatible) => {
+                                    unanswered += incompatible.len();
+                                    for text in incompatible {
+                                        warn(summary, &format!("sink {sink}: {text}"));
+                                    }
+                                }
+                                Err(error) => {
+                                    unanswered += 1;
+                                    warn(
+                                        summary,
+                                        &format!("the registry of sink {sink} cannot be asked: {error:#}"),
+                                    );
+                                }
+                            }
+                        }
                         match ask(pipeline)? {
                             Ok(warnings) => warnings.iter().for_each(|text| warn(summary, text)),
                             Err(error) => {
@@ -102,6 +120,13 @@ fn summary(pipeline: &Pipeline) -> String {
 
 fn warn(summary: &mut String, warning: &str) {
     let _ = writeln!(summary, "  warning: {warning}");
+}
+
+/// What the codec of each sink says when it is asked, of those that ask somebody.
+fn ask_sinks(pipeline: &Pipeline) -> anyhow::Result<Vec<(&str, anyhow::Result<Vec<String>>)>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let asked = pipeline.sinks.iter().filter_map(|sink| Some((sink.name.as_str(), sink.codec.ask()?)));
+    Ok(asked.map(|(name, asking)| (name, runtime.block_on(asking))).collect())
 }
 
 /// What the source of a pipeline says when it is asked; the inner error if it cannot be.

@@ -84,6 +84,9 @@ pub trait Conversion: Send + Sync {
 /// Ends when there is nothing to wait for any more, or with why it is to be waited longer.
 pub type Needs<'a> = Pin<Box<dyn Future<Output = Result<(), NotReady>> + Send + 'a>>;
 
+/// What does not go together, or why nobody could be asked.
+pub type Asking<'a> = Pin<Box<dyn Future<Output = anyhow::Result<Vec<String>>> + Send + 'a>>;
+
 /// Why something from elsewhere is not there.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NotReady {
@@ -156,6 +159,12 @@ pub trait Encoder: Send + Sync {
     /// What has to be waited for before each call of a sink, for an encoder that needs something from
     /// elsewhere: its schema. Quick where that is known.
     fn prepare(&self) -> Option<Needs<'_>> {
+        None
+    }
+
+    /// Asks whether what it writes by goes together with what is registered elsewhere: `check --connect`. One
+    /// sentence for each thing that does not; or why nobody could be asked.
+    fn ask(&self) -> Option<Asking<'_>> {
         None
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use millstream_formats::avro::{self, Resolved as Resolving, Schema, single};
+use millstream_formats::compatibility::{self, Finding, Mode};
 use millstream_formats::{Error, Value};
 use millstream_registry::{Kind, Resolved, Schema as RegisteredSchema};
 use schemars::JsonSchema;
@@ -16,8 +17,8 @@ use super::subject::{Subject, only_for, within_registry};
 use super::{Convert, Converted, Extra, Payload, Reads, Writes, encode, files};
 use crate::codecs::raw::AsItIs;
 use crate::codecs::{
-    CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs,
-    Opened,
+    Asking, CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing,
+    Needs, Opened,
 };
 use crate::config::problem::Problem;
 use crate::config::{Parsed, parse};
@@ -352,6 +353,10 @@ impl Compiled for Written {
             .map_err(|error| format!("`reader_schema` cannot read what it writes: {error}"))
     }
 
+    fn compare(old: &str, new: &str, mode: Mode) -> Result<Vec<Finding>, Error> {
+        compatibility::avro::check(old, new, mode)
+    }
+
     fn read(&self, bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         let value = self.value(bytes).map_err(|error| DecodeError(error.to_string()))?;
         payload.write(&value, out)
@@ -430,6 +435,10 @@ impl Encoder for AvroEncoder {
 struct RegisteredAvro(Writing<Written>);
 
 impl Encoder for RegisteredAvro {
+    fn ask(&self) -> Option<Asking<'_>> {
+        Some(Box::pin(self.0.ask()))
+    }
+
     fn prepare(&self) -> Option<Needs<'_>> {
         Some(self.0.prepare())
     }

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use millstream_formats::Error;
+use millstream_formats::compatibility::{self, Finding, Mode};
 use millstream_registry::{Kind, Resolved, Schema};
 use millstream_schema::{Check, Config};
 use serde_json::Value;
@@ -11,7 +13,7 @@ use super::registered::{Compiled, Pinned, Reading, Writing, cache};
 use super::registry::{Names, RegistryKeys};
 use super::subject::{Subject, within_registry};
 use super::{Extra, Payload, files};
-use crate::codecs::{Conversion, DecodeError, EncodeError, Encoder, Ends, Needs, no_payload};
+use crate::codecs::{Asking, Conversion, DecodeError, EncodeError, Encoder, Ends, Needs, no_payload};
 use crate::config::Parsed;
 use crate::config::problem::Problem;
 use crate::message::MessageRef;
@@ -89,6 +91,10 @@ impl Compiled for Checked {
         Check::new(config).map(Checked).map_err(|mistake| mistake.message)
     }
 
+    fn compare(old: &str, new: &str, mode: Mode) -> Result<Vec<Finding>, Error> {
+        compatibility::json::check(old, new, mode)
+    }
+
     fn read(&self, bytes: &[u8], _payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError> {
         self.0.check(Some(bytes)).map_err(|refusal| DecodeError(refusal.reason))?;
         out.extend_from_slice(bytes);
@@ -112,6 +118,10 @@ impl Compiled for Checked {
 struct RegisteredJson(Writing<Checked>);
 
 impl Encoder for RegisteredJson {
+    fn ask(&self) -> Option<Asking<'_>> {
+        Some(Box::pin(self.0.ask()))
+    }
+
     fn prepare(&self) -> Option<Needs<'_>> {
         Some(self.0.prepare())
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use millstream_formats::compatibility::{Finding, Mode};
 use millstream_formats::protobuf::{Descriptors, Message, UnknownFields, read_indexes, write_indexes};
 use millstream_formats::{Error, Value};
 use millstream_registry::{Kind, Resolved};
@@ -307,6 +308,11 @@ impl Compiled for File {
         };
         let written = written.map_err(|error| error.to_string())?;
         Ok(File { descriptors, unknown: settings.unknown, written })
+    }
+
+    fn compare(_old: &str, _new: &str, _mode: Mode) -> Result<Vec<Finding>, Error> {
+        // A sink writes by what is registered, so there is no version of the pipeline's own.
+        Ok(Vec::new())
     }
 
     fn read(&self, mut bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError> {

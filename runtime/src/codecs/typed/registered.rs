@@ -3,7 +3,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use millstream_registry::{Cache, Error, Keep, Registry, Resolved, Schema, framing};
+use millstream_formats::compatibility::{Finding, Mode, Weight};
+use millstream_registry::{Cache, Error, Keep, Level, Registry, Resolved, Schema, Version, framing};
 
 use super::{Extra, Payload};
 use crate::codecs::{Conversion, DecodeError, EncodeError, Needs, NotReady};
@@ -17,6 +18,12 @@ pub trait Compiled: Sized + Send + Sync + 'static {
     /// # Errors
     /// Why nothing can be made of it.
     fn compile(schema: &Resolved, settings: &Self::Settings) -> Result<Self, String>;
+
+    /// What is between two versions of a schema.
+    ///
+    /// # Errors
+    /// One of them is none.
+    fn compare(old: &str, new: &str, mode: Mode) -> Result<Vec<Finding>, millstream_formats::Error>;
 
     /// Appends what plugins see of what stands behind the id.
     fn read(&self, bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError>;
@@ -114,6 +121,39 @@ impl<C: Compiled> Writing<C> {
         })
     }
 
+    /// Whether the subject takes the schema of the pipeline as its next version, by the registry and by what
+    /// is found between it and the newest version.
+    pub async fn ask(&self) -> anyhow::Result<Vec<String>> {
+        let Pinned::This { schema, .. } = &self.pinned else { return Ok(Vec::new()) };
+        let (registry, subject) = (self.cache.registry(), &self.subject);
+        let newest = match registry.version(subject, Version::Latest).await {
+            Ok(newest) => newest,
+            // The first version goes together with anything.
+            Err(Error::NotFound { .. }) => return Ok(Vec::new()),
+            Err(error) => return Err(error.into()),
+        };
+        let level = match registry.level(subject).await {
+            Ok(level) => level,
+            // A registry that has no rule for it.
+            Err(Error::NotFound { .. }) => Level::None,
+            Err(error) => return Err(error.into()),
+        };
+        let verdict = registry.compatibility(subject, Version::Latest, schema).await?;
+        let Some(mode) = mode_of(level) else { return Ok(Vec::new()) };
+        let found = C::compare(&newest.schema.text, &schema.text, mode)?;
+        let breaks = found.iter().filter(|finding| finding.weight == Weight::Breaks);
+        let mut told: Vec<String> = breaks
+            .map(|finding| {
+                format!("version {} of subject {subject:?} and this schema: {finding}", newest.version)
+            })
+            .collect();
+        if !verdict.compatible && told.is_empty() {
+            let why = verdict.messages.join("; ");
+            told.push(format!("the registry does not take this schema in subject {subject:?}: {why}"));
+        }
+        Ok(told)
+    }
+
     async fn find(&self) -> Result<(u32, Arc<C>), Error> {
         match &self.pinned {
             Pinned::Latest => {
@@ -144,6 +184,16 @@ impl<C: Compiled> Writing<C> {
             out.truncate(before);
             EncodeError(format!("by schema {id} of {}: {error}", self.subject))
         })
+    }
+}
+
+/// What the rule of a subject asks of its next version.
+fn mode_of(level: Level) -> Option<Mode> {
+    match level {
+        Level::None => None,
+        Level::Backward | Level::BackwardTransitive => Some(Mode::Backward),
+        Level::Forward | Level::ForwardTransitive => Some(Mode::Forward),
+        Level::Full | Level::FullTransitive => Some(Mode::Full),
     }
 }
 
