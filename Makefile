@@ -36,12 +36,15 @@ languages: build
 build: built-ins
 	cargo build --release --locked --package millstream
 
+# The demo reads and writes files alone.
+DEMO_FEATURES ?= --no-default-features
+
 demo: built-ins
-	cargo build --release --locked --package millstream --no-default-features
+	cargo build --release --locked --package millstream $(DEMO_FEATURES)
 	pipelines/demo.sh $(BINARY)
 
-# Says how many rounds were made, and with which seeds. All in the profile of the demo, whose build
-# they share. Plugins are tested natively, apart from the host: together, each would get the features
+# Says how many rounds were made, and with which seeds. All in the profile of the demo, with which they
+# share what both need. Plugins are tested natively, apart from the host: together, each would get the features
 # that any of them asks of a common dependency.
 test: plugins
 	cargo test --release --locked --package millstream -- --show-output
@@ -64,6 +67,7 @@ docs: build
 lint: plugins
 	cargo fmt --all --check
 	cargo clippy --release --locked --workspace --all-targets -- --deny warnings
+	cargo clippy --release --locked --package millstream --no-default-features -- --deny warnings
 
 deny:
 	.ci/deny.sh

@@ -156,6 +156,12 @@ pub trait Encoder: Send + Sync {
         Ok(None)
     }
 
+    /// The same for a test of a pipeline, in which what is encoded only tells whether it can be: what is
+    /// elsewhere is not asked for.
+    fn open_for_test(&self, base: &Path) -> Opened<dyn Encoder> {
+        self.open(base)
+    }
+
     /// What has to be waited for before each call of a sink, for an encoder that needs something from
     /// elsewhere: its schema. Quick where that is known.
     fn prepare(&self) -> Option<Needs<'_>> {

@@ -118,10 +118,11 @@ fn sink_section<Common: DeserializeOwned + JsonSchema>(
     own.remove("type");
     let config = typed(document, section.at, Value::Object(own), spec.parse);
     let (common, config, codec) = (common?, config?, codec?);
-    let codec = match folders.is_for_tests {
-        true => codec,
-        false => opened(document, section.at, codec.open(&folders.base), &codec)?,
+    let opened_codec = match folders.is_for_tests {
+        true => codec.open_for_test(&folders.base),
+        false => codec.open(&folders.base),
     };
+    let codec = opened(document, section.at, opened_codec, &codec)?;
     let context = SinkContext {
         pipeline: folders.name.clone(),
         name: name(spec.name),

@@ -14,7 +14,7 @@ use super::container::ContainerDecoder;
 use super::registered::{Compiled, Pinned, Reading, Writing, cache};
 use super::registry::{Names, RegistryKeys};
 use super::subject::{Subject, only_for, within_registry};
-use super::{Convert, Converted, Extra, Payload, Reads, Writes, encode, files};
+use super::{Convert, Converted, Extra, Payload, Reads, Unchecked, Writes, encode, files};
 use crate::codecs::raw::AsItIs;
 use crate::codecs::{
     Asking, CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing,
@@ -297,6 +297,14 @@ impl DecoderConfig for Containers {
 impl Encoder for Avro {
     fn open(&self, base: &Path) -> Opened<dyn Encoder> {
         Ok(Some(self.encoder(base)?))
+    }
+
+    fn open_for_test(&self, base: &Path) -> Opened<dyn Encoder> {
+        let (Some(_), payload) = (&self.registry, self.payload) else { return self.open(base) };
+        let Some(file) = &self.schema else { return Ok(Some(Arc::new(Unchecked(payload)))) };
+        let (_, schema) = self.schema(base, file, "/schema").map_err(one)?;
+        let format = Writer { schema, extra: self.extra_fields, framing: AvroFraming::Confluent };
+        Ok(Some(Arc::new(AvroEncoder { format, payload })))
     }
 
     fn encode(&self, _message: &MessageRef<'_>, _out: &mut Vec<u8>) -> Result<(), EncodeError> {
