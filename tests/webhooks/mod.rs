@@ -144,7 +144,16 @@ fn the_source_checks_natively_what_the_plugins_check() {
         lines
     };
     assert!(!natively.is_empty());
-    assert_eq!(sorted(natively), sorted(by_plugins));
+    // Without when they were read.
+    let messages = |lines: Vec<String>| {
+        let message = |line: String| {
+            let mut message: Value = serde_json::from_str(&line).expect("JSON");
+            message.as_object_mut().expect("an object").remove("timestamp");
+            message.to_string()
+        };
+        sorted(lines.into_iter().map(message).collect())
+    };
+    assert_eq!(messages(natively), messages(by_plugins));
     let said = |letters: &[Value]| {
         let parts = ["position", "code", "reason", "payload", "headers", "key", "attempts", "trap"];
         let said = |letter: &Value| parts.map(|part| letter[part].to_string()).join(" ");
@@ -156,9 +165,9 @@ fn the_source_checks_natively_what_the_plugins_check() {
         assert!(count(code) > 0, "no {code}");
     }
     for letter in &letters_of_the_source {
-        assert_eq!(
-            (letter["stage"].as_str(), letter.get("plugin").and_then(Value::as_str)),
-            (Some("source"), None),
+        let stage = letter["stage"].as_str().expect("a stage");
+        assert!(
+            matches!(stage, "source:signature" | "source:schema") && letter["plugin"].is_null(),
             "{letter}"
         );
     }

@@ -166,7 +166,7 @@ impl Plan {
 }
 
 /// The name of a node as a branch of a union: of its type, or its own.
-fn branch_name(node: &Node) -> String {
+pub(crate) fn branch_name(node: &Node) -> String {
     match node {
         Node::Null => "null",
         Node::Boolean => "boolean",

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use apache_avro::types::Value as Avro;
 
-use super::plan::{Field, Node, NodeId, Plan, Record};
+use super::plan::{Field, Node, NodeId, Plan, Record, branch_name};
 use super::read;
 use crate::error::At;
 use crate::model::{Symbol, Time, Timestamp, Unit};
@@ -175,9 +175,12 @@ impl Resolution {
             let mut tried = Resolution { records: HashMap::new() };
             tried.pair(writer, reader, from, branch).is_ok()
         };
+        // Of several of the same type, such as two fixed ones, that of the same name.
+        let name = branch_name(have);
         branches
             .iter()
-            .position(|branch| same(branch) && fits(branch))
+            .position(|branch| branch.0 == name && same(branch) && fits(branch))
+            .or_else(|| branches.iter().position(|branch| same(branch) && fits(branch)))
             .or_else(|| branches.iter().position(fits))
     }
 }

@@ -300,6 +300,14 @@ fn a_reader_has_its_own_fields_defaults_aliases_and_promotions() {
 }
 
 #[test]
+fn of_two_branches_of_the_same_type_the_one_of_the_same_name_is_read() {
+    let of = |name: &str| json!({ "type": "fixed", "name": name, "size": 12, "logicalType": "duration" });
+    let union = json!([of("a"), of("b")]);
+    let value = json!({ "b": "P1M2DT3.004S" });
+    assert_eq!(resolved(union.clone(), union, value.clone()).unwrap(), value);
+}
+
+#[test]
 fn what_cannot_be_resolved_is_told() {
     let one = |kind: Json| record(json!([{ "name": "f", "type": kind }]));
     let error =
