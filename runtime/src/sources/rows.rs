@@ -49,6 +49,7 @@ impl Rows {
     }
 
     /// Adds a copy of what is a whole message.
+    #[cfg(any(feature = "aws", feature = "kafka"))]
     pub fn add(
         &mut self,
         decoder: &mut dyn Decoder,

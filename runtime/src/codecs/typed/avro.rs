@@ -300,7 +300,7 @@ impl Encoder for Avro {
     }
 
     fn open_for_test(&self, base: &Path) -> Opened<dyn Encoder> {
-        let (Some(_), payload) = (&self.registry, self.payload) else { return self.open(base) };
+        let (Some(_), payload) = (&self.registry, self.payload) else { return Encoder::open(self, base) };
         let Some(file) = &self.schema else { return Ok(Some(Arc::new(Unchecked(payload)))) };
         let (_, schema) = self.schema(base, file, "/schema").map_err(one)?;
         let format = Writer { schema, extra: self.extra_fields, framing: AvroFraming::Confluent };

@@ -214,7 +214,7 @@ impl Encoder for Protobuf {
     fn open_for_test(&self, base: &Path) -> Opened<dyn Encoder> {
         match &self.registry {
             Some(_) => Ok(Some(Arc::new(Unchecked(self.payload)))),
-            None => self.open(base),
+            None => Encoder::open(self, base),
         }
     }
 
