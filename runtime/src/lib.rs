@@ -13,6 +13,7 @@
 //! - [`observe`]: metrics, logs, the admin server
 //! - [`stamp`]: whether a file has changed
 //! - [`tls`]: certificates and keys
+//! - `http_client`: where clients of HTTP may send to, and what is the same for all
 //! - [`traces`]: where a message comes from in a distributed trace, and the spans that it leaves
 //! - [`transactions`]: what sinks and source end together
 //! - [`cli`]: one file a verb
@@ -23,6 +24,7 @@ pub mod cli;
 pub mod codecs;
 pub mod config;
 pub mod dead_letters;
+mod http_client;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod message;

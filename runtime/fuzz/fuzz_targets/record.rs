@@ -4,7 +4,7 @@
 #[cfg(fuzzing)]
 mod target {
     use libfuzzer_sys::fuzz_target;
-    use millstream::codecs::{CODECS, CodecSpec, FrameMeta};
+    use millstream::codecs::{Around, CODECS, CodecSpec, FrameMeta};
     use millstream::message::{BatchBuilder, Message, Position, Span};
     use serde_json::{Map, Value};
 
@@ -21,7 +21,9 @@ mod target {
     }
 
     fn read(bytes: &[u8]) -> Option<Message> {
-        let Ok(config) = (codec().decoder)(Value::Object(Map::new())) else { panic!("it has no settings") };
+        let Ok(config) = (codec().decoder)(Value::Object(Map::new()), Around::nothing()) else {
+            panic!("it has no settings")
+        };
         let mut out = BatchBuilder::new();
         let arena = out.arena(bytes.to_vec().into());
         let frame = Span::new(arena, 0, bytes.len() as u32);
@@ -34,7 +36,9 @@ mod target {
     }
 
     fn write(message: &Message) -> Vec<u8> {
-        let Ok(encoder) = (codec().encoder)(Value::Object(Map::new())) else { panic!("it has no settings") };
+        let Ok(encoder) = (codec().encoder)(Value::Object(Map::new()), Around::nothing()) else {
+            panic!("it has no settings")
+        };
         let mut builder = BatchBuilder::new();
         builder.push_message(message, Position::default());
         let batch = builder.finish();

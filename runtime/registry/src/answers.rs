@@ -1,21 +1,18 @@
 //! What an answer says.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
 use crate::Error;
+use crate::http::{chain, retry_after};
 
 /// Of what a registry says in an error, this much is told.
 const MESSAGE_CHARS: usize = 1000;
 
 /// Of an answer that tells an error, this much is read.
 const ERROR_BYTES: usize = 64 << 10;
-
-/// What a `Retry-After` counts at most: a registry may be wrong about its clock, or ours.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// What was asked, and of whom.
 #[derive(Clone, Copy)]
@@ -133,46 +130,9 @@ impl Asked<'_> {
     }
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    delay(headers.get(RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
-}
-
-/// Seconds, or a date (RFC 9110, section 10.2.3).
-fn delay(text: &str, now: SystemTime) -> Option<Duration> {
-    let delay = match text.parse::<u64>() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
-    };
-    Some(delay.min(MAX_RETRY_AFTER))
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Some repeat what they wrap.
-        if !text.ends_with(&words) {
-            text += &format!(": {words}");
-        }
-        cause = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        assert_eq!(delay("7", now), Some(Duration::from_secs(7)));
-        assert_eq!(delay("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));
-        assert_eq!(delay("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(delay("999999999", now), Some(MAX_RETRY_AFTER));
-        assert_eq!(delay("soon", now), None);
-    }
 
     #[test]
     fn what_others_say_is_short_on_one_line_and_without_secrets() {

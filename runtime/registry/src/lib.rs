@@ -7,7 +7,8 @@
 //! - [`schema`]: schemas, their versions, and what they refer to
 //! - [`error`]: what can go wrong, told apart by who has to do something about it
 //! - [`registry`]: the requests
-//! - [`answers`]: what an answer says
+//! - [`http`]: what clients of HTTP read in answers and errors, of any server
+//! - [`answers`]: what an answer of a registry says
 //! - [`references`]: a schema with all that it refers to
 //! - [`cache`]: what was made of schemas, by id for ever and by subject for a time
 
@@ -15,6 +16,7 @@ mod answers;
 pub mod cache;
 pub mod error;
 pub mod framing;
+pub mod http;
 pub mod names;
 mod references;
 pub mod registry;

@@ -23,8 +23,8 @@ pub const SPEC: CodecSpec = CodecSpec {
     name: "csv",
     schema: || schemars::schema_for!(Csv),
     example: "codec = { type = \"csv\", key = \"customer\", numbers = true }",
-    decoder: |value| Ok(Arc::new(Csv::for_reading(parse(value)?)?)),
-    encoder: |value| Ok(Arc::new(CsvEncoder::new(&Csv::for_writing(parse(value)?)?))),
+    decoder: |value, _| Ok(Arc::new(Csv::for_reading(parse(value)?)?)),
+    encoder: |value, _| Ok(Arc::new(CsvEncoder::new(&Csv::for_writing(parse(value)?)?))),
 };
 
 /// Records as in RFC 4180, whose line ends may be `\n` too. Read, a record becomes a JSON object with a

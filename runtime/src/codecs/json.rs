@@ -1,15 +1,15 @@
 //! `json`: a payload is one JSON text.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::typed::{self, Converted, Names, RegistryKeys, Subject, only_for};
+use super::typed::{self, Names, RegistryKeys, Subject, converted, only_for};
 use super::{
-    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing, Opened,
+    CodecSpec, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, FrameMeta, Framing,
     no_payload,
 };
 use crate::config::problem::Problem;
@@ -20,8 +20,20 @@ pub const SPEC: CodecSpec = CodecSpec {
     name: "json",
     schema: || schemars::schema_for!(Json),
     example: "codec = \"json\"",
-    decoder: |value| Ok(Arc::new(parse::<Json>(value)?.for_reading()?)),
-    encoder: |value| Ok(Arc::new(parse::<Json>(value)?.for_writing()?)),
+    decoder: |value, around| {
+        let json = parse::<Json>(value)?.for_reading()?;
+        match json.registry.as_ref().filter(|_| !around.is_for_tests) {
+            Some(registry) => converted(around, || typed::json::reading(registry, around.base)),
+            None => Ok(Arc::new(json)),
+        }
+    },
+    encoder: |value, around| {
+        let json = parse::<Json>(value)?.for_writing()?;
+        match json.registry.as_ref().filter(|_| !around.is_for_tests) {
+            Some(registry) => typed::json::writing(registry, &json.written(), around.base),
+            None => Ok(Arc::new(json)),
+        }
+    },
 };
 
 /// One JSON text a line (NDJSON); what is not JSON becomes a dead letter. Written, a text over
@@ -51,28 +63,25 @@ struct Json {
 }
 
 impl Json {
-    fn for_reading(self) -> Parsed<Json> {
-        let mut problems = Vec::new();
-        let given = [
+    /// Which keys for writing are given.
+    fn given(&self) -> [(&'static str, bool); 5] {
+        [
             ("topic", self.topic.is_some()),
             ("subject", self.subject.is_some()),
             ("subject_names", self.subject_names != Names::default()),
             ("schema", self.schema.is_some()),
             ("register", self.register),
-        ];
-        only_for("writing", &given, &mut problems);
+        ]
+    }
+
+    fn for_reading(self) -> Parsed<Json> {
+        let mut problems = Vec::new();
+        only_for("writing", &self.given(), &mut problems);
         if problems.is_empty() { Ok(self) } else { Err(problems) }
     }
 
     fn for_writing(self) -> Parsed<Json> {
-        let given = [
-            ("topic", self.topic.is_some()),
-            ("subject", self.subject.is_some()),
-            ("subject_names", self.subject_names != Names::default()),
-            ("schema", self.schema.is_some()),
-            ("register", self.register),
-        ];
-        let without = given.into_iter().filter(|(_, given)| *given && self.registry.is_none());
+        let without = self.given().into_iter().filter(|(_, given)| *given && self.registry.is_none());
         let problems: Vec<Problem> = without
             .map(|(name, _)| {
                 Problem::new(format!("/{name}"), format!("without a `registry` there is no use for `{name}`"))
@@ -80,6 +89,15 @@ impl Json {
             })
             .collect();
         if problems.is_empty() { Ok(self) } else { Err(problems) }
+    }
+
+    fn written(&self) -> typed::json::Written<'_> {
+        let (subject, topic) = (self.subject.as_deref(), self.topic.as_deref());
+        typed::json::Written {
+            subject: Subject { subject, topic, names: self.subject_names },
+            schema: self.schema.as_deref(),
+            register: self.register,
+        }
     }
 }
 
@@ -90,11 +108,6 @@ impl DecoderConfig for Json {
 
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(Validated)
-    }
-
-    fn open(&self, base: &Path) -> Opened<dyn DecoderConfig> {
-        let Some(registry) = &self.registry else { return Ok(None) };
-        Ok(Some(Arc::new(Converted(typed::json::reading(registry, base)?))))
     }
 }
 
@@ -117,22 +130,6 @@ impl Decoder for Validated {
 }
 
 impl Encoder for Json {
-    fn open(&self, base: &Path) -> Opened<dyn Encoder> {
-        let Some(registry) = &self.registry else { return Ok(None) };
-        let (subject, topic) = (self.subject.as_deref(), self.topic.as_deref());
-        let written = typed::json::Written {
-            subject: Subject { subject, topic, names: self.subject_names },
-            schema: self.schema.as_deref(),
-            register: self.register,
-        };
-        Ok(Some(typed::json::writing(registry, &written, base)?))
-    }
-
-    /// By its schema only where that is not in a registry; here it must be JSON.
-    fn open_for_test(&self, _base: &Path) -> Opened<dyn Encoder> {
-        Ok(None)
-    }
-
     fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let payload = message.payload().ok_or_else(no_payload)?;
         let text = validate(payload).map_err(|error| {

@@ -14,8 +14,8 @@ pub const SPEC: CodecSpec = CodecSpec {
     name: "lines",
     schema: || schemars::schema_for!(Lines),
     example: "codec = \"lines\"",
-    decoder: |value| Ok(Arc::new(parse::<Lines>(value)?)),
-    encoder: |value| Ok(Arc::new(parse::<Lines>(value)?)),
+    decoder: |value, _| Ok(Arc::new(parse::<Lines>(value)?)),
+    encoder: |value, _| Ok(Arc::new(parse::<Lines>(value)?)),
 };
 
 /// One payload a line, whatever it holds; empty lines are skipped. A payload that is empty or holds

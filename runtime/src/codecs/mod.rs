@@ -32,15 +32,33 @@ pub static CODECS: &[CodecSpec] = &[
     typed::CBOR,
 ];
 
-/// A row of [`CODECS`]. Its functions find everything that is wrong with a configuration. A pipeline says `codec = "name"`, or `codec = { type = "name", ... }` to
-/// set its fields.
+/// A row of [`CODECS`]. Its functions find everything that is wrong with a configuration and the files that it
+/// names, and connect to nothing. A pipeline says `codec = "name"`, or `codec = { type = "name", ... }` to set
+/// its fields.
 pub struct CodecSpec {
     pub name: &'static str,
     /// JSON Schema of its configuration, whose descriptions are the reference.
     pub schema: fn() -> schemars::Schema,
     pub example: &'static str,
-    pub decoder: fn(serde_json::Value) -> crate::config::Parsed<Arc<dyn DecoderConfig>>,
-    pub encoder: fn(serde_json::Value) -> crate::config::Parsed<Arc<dyn Encoder>>,
+    pub decoder: fn(serde_json::Value, Around<'_>) -> Parsed<Arc<dyn DecoderConfig>>,
+    pub encoder: fn(serde_json::Value, Around<'_>) -> Parsed<Arc<dyn Encoder>>,
+}
+
+/// Where a codec is configured.
+#[derive(Clone, Copy)]
+pub struct Around<'a> {
+    /// Folder of the pipeline file: relative paths start here.
+    pub base: &'a Path,
+    /// Messages are given as plugins see them, what is encoded only tells whether it can be, and what is
+    /// elsewhere is not asked for.
+    pub is_for_tests: bool,
+}
+
+impl Around<'_> {
+    /// A codec that stands alone, whose paths start in the current folder.
+    pub fn nothing() -> Around<'static> {
+        Around { base: Path::new(""), is_for_tests: false }
+    }
 }
 
 /// A decoder for a source, not yet for a stream of it.
@@ -56,20 +74,11 @@ pub trait DecoderConfig: Send + Sync {
     /// A decoder for one stream, or for the messages of a source that has frames of its own.
     fn decoder(&self) -> Box<dyn Decoder>;
 
-    /// What is made of it for a pipeline that is checked or runs: with the files that it names, relative to
-    /// the folder `base`. `None` if there is nothing to read. Connects to nothing.
-    fn open(&self, _base: &Path) -> Opened<dyn DecoderConfig> {
-        Ok(None)
-    }
-
     /// What makes the payloads that the decoder gives into those that plugins see, if they are not the same.
     fn conversion(&self) -> Option<Arc<dyn Conversion>> {
         None
     }
 }
-
-/// What takes the place of a codec once its files were read.
-pub type Opened<C> = Parsed<Option<Arc<C>>>;
 
 /// Makes payloads as they were read into what plugins see. It does so in the lanes: in parallel, and so that
 /// a dead letter holds what was read, and is converted again when it is replayed (P5).
@@ -151,17 +160,6 @@ pub trait Encoder: Send + Sync {
         None
     }
 
-    /// As [`DecoderConfig::open`].
-    fn open(&self, _base: &Path) -> Opened<dyn Encoder> {
-        Ok(None)
-    }
-
-    /// The same for a test of a pipeline, in which what is encoded only tells whether it can be: what is
-    /// elsewhere is not asked for.
-    fn open_for_test(&self, base: &Path) -> Opened<dyn Encoder> {
-        self.open(base)
-    }
-
     /// What has to be waited for before each call of a sink, for an encoder that needs something from
     /// elsewhere: its schema. Quick where that is known.
     fn prepare(&self) -> Option<Needs<'_>> {
@@ -228,11 +226,11 @@ pub mod tests {
     }
 
     pub fn decoder(name: &str, config: &str) -> Parsed<Arc<dyn DecoderConfig>> {
-        (spec(name).decoder)(serde_json::from_str(config).unwrap())
+        (spec(name).decoder)(serde_json::from_str(config).unwrap(), Around::nothing())
     }
 
     pub fn encoder(name: &str, config: &str) -> Parsed<Arc<dyn Encoder>> {
-        (spec(name).encoder)(serde_json::from_str(config).unwrap())
+        (spec(name).encoder)(serde_json::from_str(config).unwrap(), Around::nothing())
     }
 
     pub fn payload(bytes: &[u8]) -> Message {
@@ -291,8 +289,8 @@ pub mod tests {
     fn no_codec_takes_an_unknown_key() {
         for spec in CODECS {
             let config = serde_json::json!({ "colour": 1 });
-            assert!((spec.decoder)(config.clone()).is_err(), "{}", spec.name);
-            assert!((spec.encoder)(config).is_err(), "{}", spec.name);
+            assert!((spec.decoder)(config.clone(), Around::nothing()).is_err(), "{}", spec.name);
+            assert!((spec.encoder)(config, Around::nothing()).is_err(), "{}", spec.name);
         }
     }
 

@@ -16,8 +16,8 @@ pub const SPEC: CodecSpec = CodecSpec {
     name: "raw",
     schema: || schemars::schema_for!(Raw),
     example: "codec = \"raw\"",
-    decoder: |value| Ok(Arc::new(parse::<Raw>(value)?)),
-    encoder: |value| Ok(Arc::new(parse::<Raw>(value)?)),
+    decoder: |value, _| Ok(Arc::new(parse::<Raw>(value)?)),
+    encoder: |value, _| Ok(Arc::new(parse::<Raw>(value)?)),
 };
 
 /// Bytes as they are: a whole file or request body is one payload. Written, payloads follow each

@@ -19,8 +19,8 @@ pub const SPEC: CodecSpec = CodecSpec {
     name: "record",
     schema: || schemars::schema_for!(Record),
     example: "codec = \"record\"",
-    decoder: |value| Ok(Arc::new(parse::<Record>(value)?)),
-    encoder: |value| Ok(Arc::new(parse::<Record>(value)?)),
+    decoder: |value, _| Ok(Arc::new(parse::<Record>(value)?)),
+    encoder: |value, _| Ok(Arc::new(parse::<Record>(value)?)),
 };
 
 /// A whole message a line, as a JSON object: `payload`, a string (JSON in it is quoted) or null;

@@ -20,6 +20,7 @@ use super::{
     Settings, SinkSection, SourceSection, exactly_once, guarantee, plugin_section, sections, test_section,
     tracing_section,
 };
+use crate::codecs::Around;
 use crate::plugin::{LoadError, Plugin, PluginEngine, PluginSpec};
 
 /// Each sink of a message is a bit of a word.
@@ -77,6 +78,13 @@ pub struct Folders {
     pub base: PathBuf,
     /// Nothing of the source and the sinks is opened, so what they would need need not be there.
     pub is_for_tests: bool,
+}
+
+impl Folders {
+    /// Where its codecs are configured.
+    pub fn around_codec(&self) -> Around<'_> {
+        Around { base: &self.base, is_for_tests: self.is_for_tests }
+    }
 }
 
 /// The pipeline of a document, `None` if it has problems.

@@ -137,7 +137,7 @@ fn warnings(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codecs::CODECS;
+    use crate::codecs::{Around, CODECS};
     use crate::config::document::Document;
     use crate::config::problem::Problem;
     use crate::config::{DeadLetters, DeadLettersCommon, Delivery, Retry, Settings, SinkCommon, SinkSection};
@@ -186,7 +186,8 @@ mod tests {
             kind: "fake",
             name: name.into(),
             config: Box::new(config),
-            codec: (CODECS[0].encoder)(serde_json::json!({})).expect("it needs no settings"),
+            codec: (CODECS[0].encoder)(serde_json::json!({}), Around::nothing())
+                .expect("it needs no settings"),
             common: SinkCommon::default(),
         }
     }
@@ -204,7 +205,8 @@ mod tests {
             source: SourceSection {
                 kind: "fake",
                 config: Box::new(FakeSource(traits)),
-                codec: (CODECS[0].decoder)(serde_json::json!({})).expect("it needs no settings"),
+                codec: (CODECS[0].decoder)(serde_json::json!({}), Around::nothing())
+                    .expect("it needs no settings"),
                 common: SourceCommon::default(),
                 natives: Vec::new(),
             },

@@ -15,7 +15,7 @@ use super::shape::{Field, Shape, fields_of};
 use super::source_checks::{Checks, Validate};
 use super::validate::{self, Section, allowed};
 use super::{DeadLettersCommon, Parsed, SinkCommon, SinkSection, SourceCommon, SourceSection};
-use crate::codecs::{CODECS, CodecSpec, Opened};
+use crate::codecs::{CODECS, CodecSpec};
 use crate::config::assemble::Folders;
 use crate::pipeline::native::{Convert, NativeSpec};
 use crate::sinks::{SINKS, SinkContext};
@@ -34,7 +34,9 @@ pub fn source(document: &mut Document, folders: &Folders, mut value: Value) -> O
     let (mut common, mut own) =
         keys::<SourceCommon>(document, Section { example, ..section }, own.as_ref(), value);
     let spec = spec?;
-    let codec = codec(document, section, own.remove("codec"), spec.default_codec, |spec| spec.decoder);
+    let codec = codec(document, section, own.remove("codec"), spec.default_codec, |spec, value| {
+        (spec.decoder)(value, folders.around_codec())
+    });
     own.remove("type");
     let config = typed(document, section.at, Value::Object(own), spec.parse);
     let checks = match common.as_mut().and_then(|common| common.validate.take()).map(Validate::checks) {
@@ -46,10 +48,6 @@ pub fn source(document: &mut Document, folders: &Folders, mut value: Value) -> O
         }
     };
     let (common, config, codec, checks) = (common?, config?, codec?, checks?);
-    let codec = match folders.is_for_tests {
-        true => codec,
-        false => opened(document, section.at, codec.open(&folders.base), &codec)?,
-    };
     let context = SourceContext {
         pipeline: folders.name.clone(),
         base: folders.base.clone(),
@@ -67,9 +65,8 @@ pub fn source(document: &mut Document, folders: &Folders, mut value: Value) -> O
         config.check(&context, &mut problems);
         foreign(document, section.at, problems);
     }
-    // In a test messages are given as plugins see them.
-    let conversion = codec.conversion().filter(|_| !folders.is_for_tests);
-    let conversion = conversion.map(|conversion| Arc::new(Convert(conversion)) as Arc<dyn NativeSpec>);
+    let conversion =
+        codec.conversion().map(|conversion| Arc::new(Convert(conversion)) as Arc<dyn NativeSpec>);
     let natives = checks.before.into_iter().chain(conversion).chain(checks.after).collect();
     Some(SourceSection { kind: spec.name, config, codec, common, natives })
 }
@@ -114,15 +111,12 @@ fn sink_section<Common: DeserializeOwned + JsonSchema>(
     let example = spec.map_or("", |spec| spec.example);
     let (common, mut own) = keys::<Common>(document, Section { example, ..section }, own.as_ref(), value);
     let spec = spec?;
-    let codec = codec(document, section, own.remove("codec"), spec.default_codec, |spec| spec.encoder);
+    let codec = codec(document, section, own.remove("codec"), spec.default_codec, |spec, value| {
+        (spec.encoder)(value, folders.around_codec())
+    });
     own.remove("type");
     let config = typed(document, section.at, Value::Object(own), spec.parse);
     let (common, config, codec) = (common?, config?, codec?);
-    let opened_codec = match folders.is_for_tests {
-        true => codec.open_for_test(&folders.base),
-        false => codec.open(&folders.base),
-    };
-    let codec = opened(document, section.at, opened_codec, &codec)?;
     let context = SinkContext {
         pipeline: folders.name.clone(),
         name: name(spec.name),
@@ -206,17 +200,17 @@ fn codec<T>(
     section: Section<'_>,
     value: Option<Value>,
     default: &str,
-    half: fn(&CodecSpec) -> fn(Value) -> Parsed<T>,
+    half: impl Fn(&CodecSpec, Value) -> Parsed<T>,
 ) -> Option<T> {
     let at = format!("{}/codec", section.at);
     let find = |name: &str| CODECS.iter().find(|spec| spec.name == name);
     match value {
         None => {
             let spec = find(default)?;
-            typed(document, &at, Value::Object(Map::new()), half(spec))
+            typed(document, &at, Value::Object(Map::new()), |value| half(spec, value))
         }
         Some(Value::String(name)) => match find(&name) {
-            Some(spec) => typed(document, &at, Value::Object(Map::new()), half(spec)),
+            Some(spec) => typed(document, &at, Value::Object(Map::new()), |value| half(spec, value)),
             None => {
                 let visible = document.variable_of(&at).is_none().then_some(name.as_str());
                 let help = allowed(visible, CODECS.iter().map(|spec| spec.name));
@@ -234,28 +228,12 @@ fn codec<T>(
             if let Value::Object(fields) = &mut value {
                 fields.remove("type");
             }
-            typed(document, &at, value, half(spec))
+            typed(document, &at, value, |value| half(spec, value))
         }
         Some(other) => {
             let shown = document.show(&at, &other);
             let message = format!("`codec` must be a name or a table, found {shown}");
             document.problem(&at, Mark::Value, message, Some("codec = \"json\"".into()));
-            None
-        }
-    }
-}
-
-/// The codec with the files that it names; what is wrong with them is told.
-fn opened<C: ?Sized>(
-    document: &mut Document,
-    at: &str,
-    opened: Opened<C>,
-    closed: &Arc<C>,
-) -> Option<Arc<C>> {
-    match opened {
-        Ok(opened) => Some(opened.unwrap_or_else(|| Arc::clone(closed))),
-        Err(problems) => {
-            foreign(document, &format!("{at}/codec"), problems);
             None
         }
     }

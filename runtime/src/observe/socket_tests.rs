@@ -1,5 +1,5 @@
 use super::*;
-use crate::codecs::CODECS;
+use crate::codecs::{Around, CODECS};
 use crate::dead_letters::DeadLetter;
 use crate::dead_letters::testing::letter;
 use crate::sources::{OpenSource, Read, ReadLimit, SettledAs, SettledRow};
@@ -23,7 +23,7 @@ fn running(below: &str, letters: &[DeadLetter]) -> Running {
     let store = DeadLetterStore::new(&data, Duration::from_secs(3600));
     store.insert(letters).unwrap();
     let lines = CODECS.iter().find(|codec| codec.name == "lines").unwrap();
-    let codec = (lines.decoder)(serde_json::json!({})).unwrap();
+    let codec = (lines.decoder)(serde_json::json!({}), Around::nothing()).unwrap();
     let (attach, attached) = mpsc::channel(1);
     let context = ReplayContext { sinks: vec!["a".to_owned()], codec };
     let service = Service { folder: data.clone(), store: store.clone(), elsewhere: None, context, attach };

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Client, Url, redirect};
+use reqwest::{Client, Url};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -24,7 +24,8 @@ use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
 use crate::dead_letters::REPLAYS_HEADER;
-use crate::tls::{self, ClientTls};
+use crate::http_client::{self, Destination};
+use crate::tls::ClientTls;
 use crate::traces::context::{TRACEPARENT, TRACESTATE};
 
 pub const SPEC: SinkSpec = SinkSpec {
@@ -156,7 +157,14 @@ const CALL_MESSAGES_PER_REQUEST: usize = 32;
 
 impl SinkConfig for HttpSink {
     fn check(&self, context: &SinkContext, problems: &mut Vec<Problem>) {
-        self.check_url(problems);
+        let destination = Destination {
+            url: &self.url,
+            has_tls: self.tls.is_some(),
+            allow_plaintext: self.allow_plaintext,
+            example: "url = \"https://orders.example/intake\"",
+            plaintext: "messages would be sent unencrypted to another machine",
+        };
+        destination.check(problems);
         self.check_headers(problems);
         self.check_mode(context, problems);
         for (at, number) in [("/concurrency", self.concurrency), ("/max_messages", self.max_messages)] {
@@ -249,41 +257,6 @@ impl SinkConfig for HttpSink {
 }
 
 impl HttpSink {
-    fn check_url(&self, problems: &mut Vec<Problem>) {
-        let url = match Url::parse(&self.url) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") => url,
-            Ok(url) => {
-                problems.push(
-                    Problem::new("/url", format!("{:?} is not spoken here", url.scheme()))
-                        .help("a url that begins with https:// or http://"),
-                );
-                return;
-            }
-            Err(error) => {
-                problems.push(
-                    Problem::new("/url", format!("not a url: {error}"))
-                        .help("as in `url = \"https://orders.example/intake\"`"),
-                );
-                return;
-            }
-        };
-        if url.scheme() == "https" {
-            return;
-        }
-        if self.tls.is_some() {
-            problems.push(
-                Problem::new("/tls", "the url begins with http://, so there is no TLS")
-                    .help("url = \"https://...\""),
-            );
-        }
-        if !self.allow_plaintext && !tls::is_loopback(url.host_str().unwrap_or_default()) {
-            problems.push(
-                Problem::new("/url", "messages would be sent unencrypted to another machine")
-                    .help("begin it with https://, or say `allow_plaintext = true`"),
-            );
-        }
-    }
-
     fn check_headers(&self, problems: &mut Vec<Problem>) {
         let mut check_name = |at: String, name: &str| {
             if HeaderName::try_from(name).is_err() {
@@ -394,25 +367,10 @@ impl HttpSink {
     }
 
     fn client(&self, url: &Url, base: &Path) -> anyhow::Result<Client> {
-        tls::install_provider();
-        let mut builder = Client::builder()
-            .user_agent(concat!("millstream/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .no_proxy()
+        let builder = http_client::builder(url, &self.tls.clone().unwrap_or_default(), base)?
             .connect_timeout(self.connect_timeout.0.min(self.timeout.0))
             .timeout(self.timeout.0)
             .pool_max_idle_per_host(self.concurrency);
-        if url.scheme() == "http" {
-            // The system's certificates are not looked for, which may not be there.
-            builder = builder.tls_certs_only([]);
-        }
-        let tls = self.tls.clone().unwrap_or_default();
-        if let Some(authorities) = tls.authorities(base)? {
-            builder = builder.tls_certs_only(authorities);
-        }
-        if let Some(identity) = tls.identity(base)? {
-            builder = builder.identity(identity);
-        }
         builder.build().context("cannot set up the http client")
     }
 }

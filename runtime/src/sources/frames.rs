@@ -312,7 +312,6 @@ mod tests {
     ) -> Vec<Row> {
         let (name, config) = codec.split_once(' ').unwrap_or((codec, "{}"));
         let codec: Arc<dyn DecoderConfig> = decoder(name, config).unwrap();
-        let codec = codec.open(std::path::Path::new(".")).unwrap().unwrap_or(codec);
         let mut frames = Frames::new(&*codec, max, start).unwrap();
         let limit = ReadLimit { rows, bytes: 1 << 20 };
         let (mut all, mut rest) = (Vec::new(), &stream[start.offset as usize..]);

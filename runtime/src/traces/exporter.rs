@@ -10,7 +10,7 @@ use anyhow::Context;
 use prometheus::IntCounter;
 use prost::Message;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, StatusCode, Url, redirect};
+use reqwest::{Client, StatusCode, Url};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -23,8 +23,8 @@ use super::otlp::{
 use super::span::EXPORTED_BYTES;
 use crate::config::secrets::Redactor;
 use crate::config::tracing_section::Tracing;
+use crate::http_client;
 use crate::observe::metrics::Metrics;
-use crate::tls;
 
 /// Spans of a request, at most: what OpenTelemetry's SDKs take by default.
 const BATCH: usize = 512;
@@ -273,23 +273,9 @@ async fn until(due: Option<Instant>) {
 }
 
 fn client(tracing: &Tracing) -> anyhow::Result<Client> {
-    tls::install_provider();
-    let mut builder = Client::builder()
-        .user_agent(concat!("millstream/", env!("CARGO_PKG_VERSION")))
+    let builder = http_client::builder(&tracing.url, &tracing.tls, &tracing.base)?
         .default_headers(headers(&tracing.headers)?)
-        .redirect(redirect::Policy::none())
-        .no_proxy()
         .timeout(tracing.timeout.0);
-    if tracing.url.scheme() == "http" {
-        // The system's certificates are not looked for, which may not be there.
-        builder = builder.tls_certs_only([]);
-    }
-    if let Some(authorities) = tracing.tls.authorities(&tracing.base)? {
-        builder = builder.tls_certs_only(authorities);
-    }
-    if let Some(identity) = tracing.tls.identity(&tracing.base)? {
-        builder = builder.identity(identity);
-    }
     Ok(builder.build()?)
 }
 

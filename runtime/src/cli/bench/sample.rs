@@ -131,7 +131,7 @@ fn generator() -> anyhow::Result<SourceSection> {
     Ok(SourceSection {
         kind: spec.name,
         config: (spec.parse)(nothing()).map_err(unset)?,
-        codec: (codec.decoder)(nothing()).map_err(unset)?,
+        codec: (codec.decoder)(nothing(), crate::codecs::Around::nothing()).map_err(unset)?,
         common: Default::default(),
         natives: Vec::new(),
     })

@@ -1,24 +1,21 @@
 //! `avro`: by a schema of a file, or of a registry.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use millstream_formats::avro::{self, Resolved as Resolving, Schema, single};
-use millstream_formats::compatibility::{self, Finding, Mode};
-use millstream_formats::{Error, Value};
+use millstream_formats::{Error, Value, compatibility};
 use millstream_registry::{Kind, Resolved, Schema as RegisteredSchema};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::container::ContainerDecoder;
-use super::registered::{Compiled, Pinned, Reading, Writing, cache};
+use super::registered::{Compiled, Pinned, Target, reading, writing};
 use super::registry::{Names, RegistryKeys};
-use super::subject::{Subject, only_for, within_registry};
-use super::{Convert, Converted, Extra, Payload, Reads, Unchecked, Writes, encode, files};
-use crate::codecs::raw::AsItIs;
+use super::subject::{Subject, only_for};
+use super::{Convert, Encoding, Extra, Payload, Reads, Unchecked, Writes, converted, files};
 use crate::codecs::{
-    Asking, CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing,
-    Needs, Opened,
+    Around, CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing,
 };
 use crate::config::problem::Problem;
 use crate::config::{Parsed, parse};
@@ -28,8 +25,8 @@ pub const SPEC: CodecSpec = CodecSpec {
     name: "avro",
     schema: || schemars::schema_for!(Avro),
     example: "codec = { type = \"avro\", registry = { url = \"https://registry.example\" }, topic = \"orders\" }",
-    decoder: |value| Ok(Arc::new(Avro::for_reading(parse(value)?)?)),
-    encoder: |value| Ok(Arc::new(Avro::for_writing(parse(value)?)?)),
+    decoder: |value, around| Avro::for_reading(parse(value)?)?.decoder(around),
+    encoder: |value, around| Avro::for_writing(parse(value)?)?.encoder(around),
 };
 
 /// Avro, one value a message. Plugins see JSON, or what `payload` says. See `docs/formats.md` for what becomes
@@ -184,6 +181,14 @@ impl Avro {
         file.map(|file| Ok(self.schema(base, file, "/reader_schema")?.1)).transpose()
     }
 
+    fn decoder(&self, around: Around<'_>) -> Parsed<Arc<dyn DecoderConfig>> {
+        if self.framing() == AvroFraming::Container && !around.is_for_tests {
+            let reader = self.reader(around.base).map_err(one)?;
+            return Ok(Arc::new(Containers { reader, payload: self.payload }));
+        }
+        converted(around, || self.conversion(around.base))
+    }
+
     fn conversion(&self, base: &Path) -> Parsed<Arc<dyn Conversion>> {
         let reader = self.reader(base).map_err(one)?;
         let payload = self.payload;
@@ -193,9 +198,7 @@ impl Avro {
             })
         };
         if let (AvroFraming::Confluent, Some(registry)) = (self.framing(), &self.registry) {
-            let keep = registry.keep();
-            let registry = registry.open(base).map_err(within_registry)?;
-            return Ok(Arc::new(Reading::<Written> { cache: cache(registry, keep, reader), payload }));
+            return reading::<Written>(registry, base, reader, payload);
         }
         let mut schemas = Vec::new();
         let known = self.schema.iter().map(|file| (file, "/schema".to_owned()));
@@ -211,67 +214,57 @@ impl Avro {
         })
     }
 
-    fn encoder(&self, base: &Path) -> Parsed<Arc<dyn Encoder>> {
+    fn encoder(&self, around: Around<'_>) -> Parsed<Arc<dyn Encoder>> {
+        let base = around.base;
         let schema = self.schema.as_deref().map(|file| self.schema(base, file, "/schema")).transpose();
         let schema = schema.map_err(one)?;
-        if let (AvroFraming::Confluent, Some(registry)) = (self.framing(), &self.registry) {
-            let keep = registry.keep();
-            let registry = registry.open(base).map_err(within_registry)?;
-            let record = schema.as_ref().and_then(|(_, schema)| schema.name()).unwrap_or_default();
-            let subject = self.subject().name(&record);
-            let pinned = match schema {
-                None => Pinned::Latest,
-                Some(_) if !self.references.is_empty() => {
-                    return Err(one(Problem::new(
-                        "/references",
-                        "a schema with references is not looked up in a registry",
-                    )
-                    .help("register it with its references, and leave out `schema` and `references`")));
-                }
-                Some((text, schema)) => Pinned::This {
-                    schema: RegisteredSchema::new(Kind::Avro, text),
-                    compiled: Arc::new(Written { schema, resolved: None }),
-                    register: self.register,
-                },
-            };
-            let (payload, extra) = (self.payload, self.extra_fields);
-            let cache = cache(registry, keep, None);
-            return Ok(Arc::new(RegisteredAvro(Writing {
-                cache,
-                subject,
-                pinned,
-                payload,
-                extra,
-                current: Mutex::default(),
-            })));
+        let registry = self.registry.as_ref().filter(|_| !around.is_for_tests);
+        let (payload, media_type) = (self.payload, MEDIA_TYPE);
+        match (registry, schema) {
+            (Some(registry), schema) => self.registered(registry, schema, base),
+            (None, Some((_, schema))) => {
+                let format = Writer { schema, extra: self.extra_fields, framing: self.framing() };
+                Ok(Arc::new(Encoding { format, payload, media_type }))
+            }
+            (None, None) if self.registry.is_some() => {
+                Ok(Arc::new(Encoding { format: Unchecked, payload, media_type }))
+            }
+            (None, None) => Err(one(Problem::new("", "there is no schema"))),
         }
-        let Some((_, schema)) = schema else { return Err(one(Problem::new("", "there is no schema"))) };
-        let format = Writer { schema, extra: self.extra_fields, framing: self.framing() };
-        Ok(Arc::new(AvroEncoder { format, payload: self.payload }))
+    }
+
+    fn registered(
+        &self,
+        registry: &RegistryKeys,
+        schema: Option<(String, Schema)>,
+        base: &Path,
+    ) -> Parsed<Arc<dyn Encoder>> {
+        let record = schema.as_ref().and_then(|(_, schema)| schema.name()).unwrap_or_default();
+        let subject = self.subject().name(&record);
+        let pinned = match schema {
+            None => Pinned::Latest,
+            Some(_) if !self.references.is_empty() => {
+                return Err(one(Problem::new(
+                    "/references",
+                    "a schema with references is not looked up in a registry",
+                )
+                .help("register it with its references, and leave out `schema` and `references`")));
+            }
+            Some((text, schema)) => Pinned::This {
+                schema: RegisteredSchema::new(Kind::Avro, text),
+                compiled: Arc::new(Written { schema, resolved: None }),
+                register: self.register,
+                compare: compatibility::avro::check,
+            },
+        };
+        let (payload, extra) = (self.payload, self.extra_fields);
+        writing::<Written>(registry, base, None, Target { subject, pinned, payload, extra })
     }
 }
 
 /// One problem, as a list of them.
 fn one(problem: Problem) -> Vec<Problem> {
     vec![problem]
-}
-
-impl DecoderConfig for Avro {
-    fn framing(&self) -> Framing {
-        Framing::Whole
-    }
-
-    fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(AsItIs)
-    }
-
-    fn open(&self, base: &Path) -> Opened<dyn DecoderConfig> {
-        if self.framing() == AvroFraming::Container {
-            let reader = self.reader(base).map_err(one)?;
-            return Ok(Some(Arc::new(Containers { reader, payload: self.payload })));
-        }
-        Ok(Some(Arc::new(Converted(self.conversion(base)?))))
-    }
 }
 
 /// Object container files.
@@ -294,32 +287,6 @@ impl DecoderConfig for Containers {
     }
 }
 
-impl Encoder for Avro {
-    fn open(&self, base: &Path) -> Opened<dyn Encoder> {
-        Ok(Some(self.encoder(base)?))
-    }
-
-    fn open_for_test(&self, base: &Path) -> Opened<dyn Encoder> {
-        let (Some(_), payload) = (&self.registry, self.payload) else { return Encoder::open(self, base) };
-        let Some(file) = &self.schema else { return Ok(Some(Arc::new(Unchecked(payload)))) };
-        let (_, schema) = self.schema(base, file, "/schema").map_err(one)?;
-        let format = Writer { schema, extra: self.extra_fields, framing: AvroFraming::Confluent };
-        Ok(Some(Arc::new(AvroEncoder { format, payload })))
-    }
-
-    fn encode(&self, _message: &MessageRef<'_>, _out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        Err(EncodeError("its schema was not read".into()))
-    }
-
-    fn ends(&self) -> Ends {
-        Ends::Unmarked
-    }
-
-    fn media_type(&self) -> &'static str {
-        MEDIA_TYPE
-    }
-}
-
 const MEDIA_TYPE: &str = "application/vnd.apache.avro";
 
 /// Values of a schema, as a reader has them if there is one.
@@ -333,8 +300,10 @@ impl Written {
         let resolved = reader.map(|reader| Resolving::new(schema.clone(), reader.clone())).transpose()?;
         Ok(Written { schema, resolved })
     }
+}
 
-    fn value(&self, bytes: &[u8]) -> Result<Value, Error> {
+impl Reads for Written {
+    fn decode(&self, bytes: &[u8]) -> Result<Value, Error> {
         match &self.resolved {
             Some(resolved) => resolved.decode(bytes),
             None => self.schema.decode(bytes),
@@ -342,13 +311,9 @@ impl Written {
     }
 }
 
-impl Reads for Written {
-    fn decode(&self, bytes: &[u8]) -> Result<Value, Error> {
-        self.value(bytes)
-    }
-}
-
 impl Compiled for Written {
+    const MEDIA_TYPE: &'static str = MEDIA_TYPE;
+
     type Settings = Option<Schema>;
 
     fn compile(schema: &Resolved, reader: &Option<Schema>) -> Result<Written, String> {
@@ -361,12 +326,8 @@ impl Compiled for Written {
             .map_err(|error| format!("`reader_schema` cannot read what it writes: {error}"))
     }
 
-    fn compare(old: &str, new: &str, mode: Mode) -> Result<Vec<Finding>, Error> {
-        compatibility::avro::check(old, new, mode)
-    }
-
     fn read(&self, bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError> {
-        let value = self.value(bytes).map_err(|error| DecodeError(error.to_string()))?;
+        let value = self.decode(bytes).map_err(|error| DecodeError(error.to_string()))?;
         payload.write(&value, out)
     }
 
@@ -394,7 +355,7 @@ impl Reads for SingleObject {
                 u64::from_le_bytes(fingerprint)
             )));
         };
-        written.value(value)
+        written.decode(value)
     }
 }
 
@@ -402,11 +363,6 @@ struct Writer {
     schema: Schema,
     extra: Extra,
     framing: AvroFraming,
-}
-
-struct AvroEncoder {
-    format: Writer,
-    payload: Payload,
 }
 
 impl Writes for Writer {
@@ -417,49 +373,15 @@ impl Writes for Writer {
             AvroFraming::None | AvroFraming::Confluent => self.schema.encode(value, self.extra.into(), out),
         }
     }
-}
 
-impl Encoder for AvroEncoder {
     fn head(&self) -> Option<Vec<u8>> {
-        (self.format.framing == AvroFraming::Container).then(|| avro::head(&self.format.schema))
-    }
-
-    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        encode(&self.format, self.payload, message, out)
+        (self.framing == AvroFraming::Container).then(|| avro::head(&self.schema))
     }
 
     fn ends(&self) -> Ends {
-        match self.format.framing {
+        match self.framing {
             AvroFraming::Container => Ends::AvroBlocks,
             _ => Ends::Unmarked,
         }
-    }
-
-    fn media_type(&self) -> &'static str {
-        MEDIA_TYPE
-    }
-}
-
-struct RegisteredAvro(Writing<Written>);
-
-impl Encoder for RegisteredAvro {
-    fn ask(&self) -> Option<Asking<'_>> {
-        Some(Box::pin(self.0.ask()))
-    }
-
-    fn prepare(&self) -> Option<Needs<'_>> {
-        Some(self.0.prepare())
-    }
-
-    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.0.encode(message, out)
-    }
-
-    fn ends(&self) -> Ends {
-        Ends::Unmarked
-    }
-
-    fn media_type(&self) -> &'static str {
-        MEDIA_TYPE
     }
 }

@@ -1,28 +1,25 @@
 //! `json` with a registry: messages name the JSON Schema that they fit.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use millstream_formats::Error;
-use millstream_formats::compatibility::{self, Finding, Mode};
+use millstream_formats::compatibility;
 use millstream_registry::{Kind, Resolved, Schema};
 use millstream_schema::{Check, Config};
 use serde_json::Value;
 
-use super::registered::{Compiled, Pinned, Reading, Writing, cache};
+use super::registered::{self, Compiled, Pinned, Target};
 use super::registry::{Names, RegistryKeys};
-use super::subject::{Subject, within_registry};
+use super::subject::Subject;
 use super::{Extra, Payload, files};
-use crate::codecs::{Asking, Conversion, DecodeError, EncodeError, Encoder, Ends, Needs, no_payload};
+use crate::codecs::{Conversion, DecodeError, EncodeError, Encoder, no_payload};
 use crate::config::Parsed;
 use crate::config::problem::Problem;
 use crate::message::MessageRef;
 
 /// From messages that name their schema into the JSON behind it, as it stands there.
 pub fn reading(registry: &RegistryKeys, base: &Path) -> Parsed<Arc<dyn Conversion>> {
-    let keep = registry.keep();
-    let registry = registry.open(base).map_err(within_registry)?;
-    Ok(Arc::new(Reading::<Checked> { cache: cache(registry, keep, ()), payload: Payload::Json }))
+    registered::reading::<Checked>(registry, base, (), Payload::Json)
 }
 
 /// What a sink says of its schema.
@@ -45,8 +42,6 @@ pub fn writing(registry: &RegistryKeys, written: &Written<'_>, base: &Path) -> P
     if !problems.is_empty() {
         return Err(problems);
     }
-    let keep = registry.keep();
-    let registry = registry.open(base).map_err(within_registry)?;
     let (pinned, title) = match written.schema {
         None => (Pinned::Latest, String::new()),
         Some(file) => {
@@ -60,23 +55,21 @@ pub fn writing(registry: &RegistryKeys, written: &Written<'_>, base: &Path) -> P
             let compiled = Check::new(Config::of(value)).map_err(|mistake| wrong(mistake.message))?;
             let schema = Schema::new(Kind::Json, text);
             let compiled = Arc::new(Checked(compiled));
-            (Pinned::This { schema, compiled, register: written.register }, title.unwrap_or_default())
+            let (register, compare) = (written.register, compatibility::json::check);
+            (Pinned::This { schema, compiled, register, compare }, title.unwrap_or_default())
         }
     };
-    Ok(Arc::new(RegisteredJson(Writing {
-        cache: cache(registry, keep, ()),
-        subject: written.subject.name(&title),
-        pinned,
-        payload: Payload::Json,
-        extra: Extra::Reject,
-        current: Mutex::default(),
-    })))
+    let subject = written.subject.name(&title);
+    let target = Target { subject, pinned, payload: Payload::Json, extra: Extra::Reject };
+    registered::writing::<Checked>(registry, base, (), target)
 }
 
 /// Messages of one schema.
 struct Checked(Check);
 
 impl Compiled for Checked {
+    const MEDIA_TYPE: &'static str = "application/json";
+
     type Settings = ();
 
     fn compile(schema: &Resolved, (): &()) -> Result<Checked, String> {
@@ -89,10 +82,6 @@ impl Compiled for Checked {
             config.references.insert(other.name.clone(), json(&other.text)?);
         }
         Check::new(config).map(Checked).map_err(|mistake| mistake.message)
-    }
-
-    fn compare(old: &str, new: &str, mode: Mode) -> Result<Vec<Finding>, Error> {
-        compatibility::json::check(old, new, mode)
     }
 
     fn read(&self, bytes: &[u8], _payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError> {
@@ -112,29 +101,5 @@ impl Compiled for Checked {
         self.0.check(Some(payload)).map_err(|refusal| EncodeError(refusal.reason))?;
         out.extend_from_slice(payload);
         Ok(())
-    }
-}
-
-struct RegisteredJson(Writing<Checked>);
-
-impl Encoder for RegisteredJson {
-    fn ask(&self) -> Option<Asking<'_>> {
-        Some(Box::pin(self.0.ask()))
-    }
-
-    fn prepare(&self) -> Option<Needs<'_>> {
-        Some(self.0.prepare())
-    }
-
-    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.0.encode(message, out)
-    }
-
-    fn ends(&self) -> Ends {
-        Ends::Unmarked
-    }
-
-    fn media_type(&self) -> &'static str {
-        "application/json"
     }
 }

@@ -29,8 +29,10 @@ pub use subject::{Subject, only_for};
 
 use super::raw::AsItIs;
 use super::{
-    Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs, no_payload,
+    Around, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs,
+    no_payload,
 };
+use crate::config::Parsed;
 use crate::message::MessageRef;
 
 /// What plugins see of a message.
@@ -96,10 +98,28 @@ trait Reads: Send + Sync {
 trait Writes: Send + Sync {
     /// Appends the value; nothing on an error.
     fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), millstream_formats::Error>;
+
+    /// As [`Encoder::head`].
+    fn head(&self) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// As [`Encoder::ends`].
+    fn ends(&self) -> Ends {
+        Ends::Unmarked
+    }
 }
 
-/// A codec whose messages are converted in the lanes.
-pub struct Converted(pub Arc<dyn Conversion>);
+/// A codec whose messages are converted in the lanes; in a test they are given as plugins see them.
+pub fn converted(
+    around: Around<'_>,
+    conversion: impl FnOnce() -> Parsed<Arc<dyn Conversion>>,
+) -> Parsed<Arc<dyn DecoderConfig>> {
+    let conversion = if around.is_for_tests { None } else { Some(conversion()?) };
+    Ok(Arc::new(Converted(conversion)))
+}
+
+struct Converted(Option<Arc<dyn Conversion>>);
 
 impl DecoderConfig for Converted {
     fn framing(&self) -> Framing {
@@ -111,24 +131,16 @@ impl DecoderConfig for Converted {
     }
 
     fn conversion(&self) -> Option<Arc<dyn Conversion>> {
-        Some(Arc::clone(&self.0))
+        self.0.clone()
     }
 }
 
-/// In a test of a pipeline, in place of a codec whose schema is in a registry.
-struct Unchecked(Payload);
+/// In a test of a pipeline, in place of a format whose schema is in a registry.
+struct Unchecked;
 
-impl Encoder for Unchecked {
-    fn encode(&self, message: &MessageRef<'_>, _out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.0.read(message).map(drop)
-    }
-
-    fn ends(&self) -> Ends {
-        Ends::Unmarked
-    }
-
-    fn media_type(&self) -> &'static str {
-        "application/octet-stream"
+impl Writes for Unchecked {
+    fn encode(&self, _value: &Value, _out: &mut Vec<u8>) -> Result<(), millstream_formats::Error> {
+        Ok(())
     }
 }
 
@@ -149,15 +161,30 @@ impl<F: Reads> Conversion for Convert<F> {
     }
 }
 
-/// Appends a message in a format; nothing on an error.
-fn encode(
-    format: &dyn Writes,
+/// From what plugins see into a format.
+struct Encoding<F> {
+    format: F,
     payload: Payload,
-    message: &MessageRef<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), EncodeError> {
-    let value = payload.read(message)?;
-    format.encode(&value, out).map_err(|error| EncodeError(error.to_string()))
+    media_type: &'static str,
+}
+
+impl<F: Writes> Encoder for Encoding<F> {
+    fn head(&self) -> Option<Vec<u8>> {
+        self.format.head()
+    }
+
+    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let value = self.payload.read(message)?;
+        self.format.encode(&value, out).map_err(|error| EncodeError(error.to_string()))
+    }
+
+    fn ends(&self) -> Ends {
+        self.format.ends()
+    }
+
+    fn media_type(&self) -> &'static str {
+        self.media_type
+    }
 }
 
 #[cfg(test)]

@@ -6,26 +6,30 @@ use millstream_formats::{Error, Value, cbor, msgpack};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Convert, Payload, Reads, Writes, encode};
-use crate::codecs::raw::AsItIs;
-use crate::codecs::{CodecSpec, Conversion, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing};
+use super::{Convert, Encoding, Payload, Reads, Writes, converted};
+use crate::codecs::{Around, CodecSpec, DecoderConfig};
 use crate::config::{Parsed, parse};
-use crate::message::MessageRef;
 
 pub const MSGPACK: CodecSpec = CodecSpec {
     name: "msgpack",
     schema: || schemars::schema_for!(Msgpack),
     example: "codec = \"msgpack\"",
-    decoder: |value| Ok(msgpack(value)?),
-    encoder: |value| Ok(msgpack(value)?),
+    decoder: |value, around| decoder(MSGPACK_FORMAT, parse::<Msgpack>(value)?.payload, around),
+    encoder: |value, _| {
+        let payload = parse::<Msgpack>(value)?.payload;
+        Ok(Arc::new(Encoding { format: MSGPACK_FORMAT, payload, media_type: "application/msgpack" }))
+    },
 };
 
 pub const CBOR: CodecSpec = CodecSpec {
     name: "cbor",
     schema: || schemars::schema_for!(Cbor),
     example: "codec = \"cbor\"",
-    decoder: |value| Ok(cbor(value)?),
-    encoder: |value| Ok(cbor(value)?),
+    decoder: |value, around| decoder(CBOR_FORMAT, parse::<Cbor>(value)?.payload, around),
+    encoder: |value, _| {
+        let payload = parse::<Cbor>(value)?.payload;
+        Ok(Arc::new(Encoding { format: CBOR_FORMAT, payload, media_type: "application/cbor" }))
+    },
 };
 
 /// MessagePack, one value a message. Plugins see JSON, or what `payload` says. See `docs/formats.md` for
@@ -48,24 +52,12 @@ struct Cbor {
     payload: Payload,
 }
 
-fn msgpack(value: serde_json::Value) -> Parsed<Arc<Plain>> {
-    let format = Functions { decode: msgpack::decode, encode: msgpack::encode };
-    Ok(Arc::new(Plain {
-        format,
-        media_type: "application/msgpack",
-        payload: parse::<Msgpack>(value)?.payload,
-    }))
-}
+const MSGPACK_FORMAT: Functions = Functions { decode: msgpack::decode, encode: msgpack::encode };
 
-fn cbor(value: serde_json::Value) -> Parsed<Arc<Plain>> {
-    let format = Functions { decode: cbor::decode, encode: cbor::encode };
-    Ok(Arc::new(Plain { format, media_type: "application/cbor", payload: parse::<Cbor>(value)?.payload }))
-}
+const CBOR_FORMAT: Functions = Functions { decode: cbor::decode, encode: cbor::encode };
 
-struct Plain {
-    format: Functions,
-    media_type: &'static str,
-    payload: Payload,
+fn decoder(format: Functions, payload: Payload, around: Around<'_>) -> Parsed<Arc<dyn DecoderConfig>> {
+    converted(around, || Ok(Arc::new(Convert { format, payload })))
 }
 
 #[derive(Clone, Copy)]
@@ -84,33 +76,5 @@ impl Writes for Functions {
     fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
         let before = out.len();
         (self.encode)(value, out).inspect_err(|_| out.truncate(before))
-    }
-}
-
-impl DecoderConfig for Plain {
-    fn framing(&self) -> Framing {
-        Framing::Whole
-    }
-
-    fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(AsItIs)
-    }
-
-    fn conversion(&self) -> Option<Arc<dyn Conversion>> {
-        Some(Arc::new(Convert { format: self.format, payload: self.payload }))
-    }
-}
-
-impl Encoder for Plain {
-    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        encode(&self.format, self.payload, message, out)
-    }
-
-    fn ends(&self) -> Ends {
-        Ends::Unmarked
-    }
-
-    fn media_type(&self) -> &'static str {
-        self.media_type
     }
 }

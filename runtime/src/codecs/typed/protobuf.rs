@@ -1,24 +1,19 @@
 //! `protobuf`: by a schema of files, or of a registry.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use millstream_formats::compatibility::{Finding, Mode};
 use millstream_formats::protobuf::{Descriptors, Message, UnknownFields, read_indexes, write_indexes};
 use millstream_formats::{Error, Value};
 use millstream_registry::{Kind, Resolved};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::registered::{Compiled, Pinned, Reading, Writing, cache};
+use super::registered::{Compiled, Pinned, Target, reading, writing};
 use super::registry::{Names, RegistryKeys};
-use super::subject::{Subject, only_for, within_registry};
-use super::{Convert, Converted, Extra, Payload, Reads, Unchecked, Writes, encode};
-use crate::codecs::raw::AsItIs;
-use crate::codecs::{
-    CodecSpec, Conversion, DecodeError, Decoder, DecoderConfig, EncodeError, Encoder, Ends, Framing, Needs,
-    Opened,
-};
+use super::subject::{Subject, only_for};
+use super::{Convert, Encoding, Extra, Payload, Reads, Unchecked, Writes, converted};
+use crate::codecs::{Around, CodecSpec, DecodeError, DecoderConfig, EncodeError, Encoder};
 use crate::config::problem::Problem;
 use crate::config::{Parsed, parse};
 use crate::message::MessageRef;
@@ -27,8 +22,8 @@ pub const SPEC: CodecSpec = CodecSpec {
     name: "protobuf",
     schema: || schemars::schema_for!(Protobuf),
     example: "codec = { type = \"protobuf\", files = [\"shop/order.proto\"], include = [\"proto\"], message = \"shop.Order\" }",
-    decoder: |value| Ok(Arc::new(Protobuf::for_reading(parse(value)?)?)),
-    encoder: |value| Ok(Arc::new(Protobuf::for_writing(parse(value)?)?)),
+    decoder: |value, around| Protobuf::for_reading(parse(value)?)?.decoder(around),
+    encoder: |value, around| Protobuf::for_writing(parse(value)?)?.encoder(around),
 };
 
 /// Protocol Buffers, proto2 and proto3, one message of it a message. Plugins see JSON, or what `payload` says.
@@ -131,6 +126,34 @@ impl Protobuf {
         problems
     }
 
+    fn decoder(&self, around: Around<'_>) -> Parsed<Arc<dyn DecoderConfig>> {
+        let (base, payload) = (around.base, self.payload);
+        converted(around, || match &self.registry {
+            None => Ok(Arc::new(Convert { format: self.message(base)?, payload })),
+            Some(registry) => {
+                let settings = Messages { unknown: self.unknown_fields, message: None };
+                reading::<File>(registry, base, settings, payload)
+            }
+        })
+    }
+
+    fn encoder(&self, around: Around<'_>) -> Parsed<Arc<dyn Encoder>> {
+        let (payload, media_type) = (self.payload, MEDIA_TYPE);
+        match &self.registry {
+            None => Ok(Arc::new(Encoding { format: self.message(around.base)?, payload, media_type })),
+            Some(_) if around.is_for_tests => {
+                Ok(Arc::new(Encoding { format: Unchecked, payload, media_type }))
+            }
+            Some(registry) => {
+                let settings = Messages { unknown: Extra::Reject, message: self.message.clone() };
+                let subject = self.subject().name(self.message.as_deref().unwrap_or_default());
+                let (pinned, extra) = (Pinned::Latest, self.extra_fields);
+                let target = Target { subject, pinned, payload, extra };
+                writing::<File>(registry, around.base, settings, target)
+            }
+        }
+    }
+
     fn subject(&self) -> Subject<'_> {
         let (subject, topic) = (self.subject.as_deref(), self.topic.as_deref());
         Subject { subject, topic, names: self.subject_names }
@@ -166,70 +189,7 @@ impl Protobuf {
     }
 }
 
-impl DecoderConfig for Protobuf {
-    fn framing(&self) -> Framing {
-        Framing::Whole
-    }
-
-    fn decoder(&self) -> Box<dyn Decoder> {
-        Box::new(AsItIs)
-    }
-
-    fn open(&self, base: &Path) -> Opened<dyn DecoderConfig> {
-        let payload = self.payload;
-        let conversion: Arc<dyn Conversion> = match &self.registry {
-            None => Arc::new(Convert { format: self.message(base)?, payload }),
-            Some(registry) => {
-                let keep = registry.keep();
-                let registry = registry.open(base).map_err(within_registry)?;
-                let settings = Messages { unknown: self.unknown_fields, message: None };
-                Arc::new(Reading::<File> { cache: cache(registry, keep, settings), payload })
-            }
-        };
-        Ok(Some(Arc::new(Converted(conversion))))
-    }
-}
-
 const MEDIA_TYPE: &str = "application/protobuf";
-
-impl Encoder for Protobuf {
-    fn open(&self, base: &Path) -> Opened<dyn Encoder> {
-        let payload = self.payload;
-        let Some(registry) = &self.registry else {
-            return Ok(Some(Arc::new(ProtobufEncoder { message: self.message(base)?, payload })));
-        };
-        let keep = registry.keep();
-        let registry = registry.open(base).map_err(within_registry)?;
-        let settings = Messages { unknown: Extra::Reject, message: self.message.clone() };
-        Ok(Some(Arc::new(RegisteredProtobuf(Writing {
-            cache: cache(registry, keep, settings),
-            subject: self.subject().name(self.message.as_deref().unwrap_or_default()),
-            pinned: Pinned::Latest,
-            payload,
-            extra: self.extra_fields,
-            current: Mutex::default(),
-        }))))
-    }
-
-    fn open_for_test(&self, base: &Path) -> Opened<dyn Encoder> {
-        match &self.registry {
-            Some(_) => Ok(Some(Arc::new(Unchecked(self.payload)))),
-            None => Encoder::open(self, base),
-        }
-    }
-
-    fn encode(&self, _message: &MessageRef<'_>, _out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        Err(EncodeError("its schema was not read".into()))
-    }
-
-    fn ends(&self) -> Ends {
-        Ends::Unmarked
-    }
-
-    fn media_type(&self) -> &'static str {
-        MEDIA_TYPE
-    }
-}
 
 impl Reads for Message {
     fn decode(&self, bytes: &[u8]) -> Result<Value, Error> {
@@ -241,45 +201,6 @@ impl Writes for Message {
     fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
         let before = out.len();
         Message::encode(self, value, out).inspect_err(|_| out.truncate(before))
-    }
-}
-
-struct ProtobufEncoder {
-    message: Message,
-    payload: Payload,
-}
-
-impl Encoder for ProtobufEncoder {
-    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        encode(&self.message, self.payload, message, out)
-    }
-
-    fn ends(&self) -> Ends {
-        Ends::Unmarked
-    }
-
-    fn media_type(&self) -> &'static str {
-        MEDIA_TYPE
-    }
-}
-
-struct RegisteredProtobuf(Writing<File>);
-
-impl Encoder for RegisteredProtobuf {
-    fn prepare(&self) -> Option<Needs<'_>> {
-        Some(self.0.prepare())
-    }
-
-    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
-        self.0.encode(message, out)
-    }
-
-    fn ends(&self) -> Ends {
-        Ends::Unmarked
-    }
-
-    fn media_type(&self) -> &'static str {
-        MEDIA_TYPE
     }
 }
 
@@ -299,6 +220,8 @@ struct File {
 }
 
 impl Compiled for File {
+    const MEDIA_TYPE: &'static str = MEDIA_TYPE;
+
     type Settings = Messages;
 
     fn compile(schema: &Resolved, settings: &Messages) -> Result<File, String> {
@@ -315,11 +238,6 @@ impl Compiled for File {
         };
         let written = written.map_err(|error| error.to_string())?;
         Ok(File { descriptors, unknown: settings.unknown, written })
-    }
-
-    fn compare(_old: &str, _new: &str, _mode: Mode) -> Result<Vec<Finding>, Error> {
-        // A sink writes by what is registered, so there is no version of the pipeline's own.
-        Ok(Vec::new())
     }
 
     fn read(&self, mut bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError> {

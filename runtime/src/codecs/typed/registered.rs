@@ -1,29 +1,30 @@
 //! Messages that name their schema in a registry (Confluent's wire format): a zero byte, the id of the schema
 //! in four bytes, and what the format has behind it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use millstream_formats::compatibility::{Finding, Mode, Weight};
-use millstream_registry::{Cache, Error, Keep, Level, Registry, Resolved, Schema, Version, framing};
+use millstream_registry::{Cache, Error, Level, Resolved, Schema, Version, framing};
 
+use super::registry::RegistryKeys;
 use super::{Extra, Payload};
-use crate::codecs::{Conversion, DecodeError, EncodeError, Needs, NotReady};
+use crate::codecs::{Asking, Conversion, DecodeError, EncodeError, Encoder, Ends, Needs, NotReady};
+use crate::config::Parsed;
+use crate::config::problem::Problem;
 use crate::message::MessageRef;
 
 /// What is made of a schema of a registry.
 pub trait Compiled: Sized + Send + Sync + 'static {
+    /// Of one encoded message.
+    const MEDIA_TYPE: &'static str;
+
     /// What there is besides the schema itself.
     type Settings: Clone + Send + Sync + 'static;
 
     /// # Errors
     /// Why nothing can be made of it.
     fn compile(schema: &Resolved, settings: &Self::Settings) -> Result<Self, String>;
-
-    /// What is between two versions of a schema.
-    ///
-    /// # Errors
-    /// One of them is none.
-    fn compare(old: &str, new: &str, mode: Mode) -> Result<Vec<Finding>, millstream_formats::Error>;
 
     /// Appends what plugins see of what stands behind the id.
     fn read(&self, bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError>;
@@ -39,15 +40,27 @@ pub trait Compiled: Sized + Send + Sync + 'static {
     ) -> Result<(), EncodeError>;
 }
 
-/// What is known of the schemas of a registry.
-pub fn cache<C: Compiled>(registry: Registry, keep: Keep, settings: C::Settings) -> Arc<Cache<C>> {
-    Arc::new(Cache::new(Arc::new(registry), keep, move |schema| C::compile(schema, &settings)))
+/// What is known of the schemas of a registry, from the table `registry` of a codec.
+fn cache<C: Compiled>(registry: &RegistryKeys, base: &Path, settings: C::Settings) -> Parsed<Cache<C>> {
+    let within = |problem: Problem| Problem { at: format!("/registry{}", problem.at), ..problem };
+    let opened =
+        registry.open(base).map_err(|problems| problems.into_iter().map(within).collect::<Vec<_>>())?;
+    Ok(Cache::new(Arc::new(opened), registry.keep(), move |schema| C::compile(schema, &settings)))
 }
 
 /// From messages that name their schema into what plugins see.
-pub struct Reading<C> {
-    pub cache: Arc<Cache<C>>,
-    pub payload: Payload,
+pub fn reading<C: Compiled>(
+    registry: &RegistryKeys,
+    base: &Path,
+    settings: C::Settings,
+    payload: Payload,
+) -> Parsed<Arc<dyn Conversion>> {
+    Ok(Arc::new(Reading { cache: cache::<C>(registry, base, settings)?, payload }))
+}
+
+struct Reading<C> {
+    cache: Cache<C>,
+    payload: Payload,
 }
 
 impl<C: Compiled> Conversion for Reading<C> {
@@ -82,50 +95,43 @@ pub enum Pinned<C> {
     /// The newest version of the subject.
     Latest,
     /// This one, which is looked up in the subject, or registered there.
-    This { schema: Schema, compiled: Arc<C>, register: bool },
+    This { schema: Schema, compiled: Arc<C>, register: bool, compare: Compare },
 }
 
-/// What writes messages that name their schema.
-pub struct Writing<C> {
-    pub cache: Arc<Cache<C>>,
+/// What is between two versions of a schema, the old one first.
+pub type Compare = fn(&str, &str, Mode) -> Result<Vec<Finding>, millstream_formats::Error>;
+
+/// How a sink writes messages that name their schema.
+pub struct Target<C> {
     pub subject: String,
     pub pinned: Pinned<C>,
     pub payload: Payload,
     pub extra: Extra,
+}
+
+/// From what plugins see into messages that name their schema.
+pub fn writing<C: Compiled>(
+    registry: &RegistryKeys,
+    base: &Path,
+    settings: C::Settings,
+    target: Target<C>,
+) -> Parsed<Arc<dyn Encoder>> {
+    let cache = cache::<C>(registry, base, settings)?;
+    Ok(Arc::new(Writing { cache, target, current: Mutex::default() }))
+}
+
+struct Writing<C> {
+    cache: Cache<C>,
+    target: Target<C>,
     /// The schema and its id, once they are known.
-    pub current: Mutex<Option<(u32, Arc<C>)>>,
+    current: Mutex<Option<(u32, Arc<C>)>>,
 }
 
 impl<C: Compiled> Writing<C> {
-    /// Finds out by which schema to write. Asks the registry only where that is not known, or may have
-    /// changed.
-    pub fn prepare(&self) -> Needs<'_> {
-        if matches!(self.pinned, Pinned::This { .. }) && self.current().is_some() {
-            return Box::pin(std::future::ready(Ok(())));
-        }
-        Box::pin(async move {
-            let found = self.find().await.map_err(|error| match error {
-                // Until somebody registers it.
-                Error::NotFound { .. } => {
-                    let help = match &self.pinned {
-                        Pinned::Latest => "",
-                        Pinned::This { .. } => "; `register = true` registers it",
-                    };
-                    NotReady { reason: format!("{error}{help}"), ..not_ready(&error) }
-                }
-                error if error.is_of_the_schema() => NotReady { is_final: true, ..not_ready(&error) },
-                error => not_ready(&error),
-            })?;
-            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
-            Ok(())
-        })
-    }
-
     /// Whether the subject takes the schema of the pipeline as its next version, by the registry and by what
     /// is found between it and the newest version.
-    pub async fn ask(&self) -> anyhow::Result<Vec<String>> {
-        let Pinned::This { schema, .. } = &self.pinned else { return Ok(Vec::new()) };
-        let (registry, subject) = (self.cache.registry(), &self.subject);
+    async fn compatibility(&self, schema: &Schema, compare: Compare) -> anyhow::Result<Vec<String>> {
+        let (registry, subject) = (self.cache.registry(), &self.target.subject);
         let newest = match registry.version(subject, Version::Latest).await {
             Ok(newest) => newest,
             // The first version goes together with anything.
@@ -138,9 +144,9 @@ impl<C: Compiled> Writing<C> {
             Err(Error::NotFound { .. }) => Level::None,
             Err(error) => return Err(error.into()),
         };
-        let verdict = registry.compatibility(subject, Version::Latest, schema).await?;
         let Some(mode) = mode_of(level) else { return Ok(Vec::new()) };
-        let found = C::compare(&newest.schema.text, &schema.text, mode)?;
+        let verdict = registry.compatibility(subject, Version::Latest, schema).await?;
+        let found = compare(&newest.schema.text, &schema.text, mode)?;
         let breaks = found.iter().filter(|finding| finding.weight == Weight::Breaks);
         let mut told: Vec<String> = breaks
             .map(|finding| {
@@ -155,16 +161,16 @@ impl<C: Compiled> Writing<C> {
     }
 
     async fn find(&self) -> Result<(u32, Arc<C>), Error> {
-        match &self.pinned {
+        match &self.target.pinned {
             Pinned::Latest => {
-                let latest = self.cache.latest(&self.subject).await?;
+                let latest = self.cache.latest(&self.target.subject).await?;
                 Ok((latest.id, latest.value))
             }
-            Pinned::This { schema, compiled, register } => {
-                let registry = self.cache.registry();
+            Pinned::This { schema, compiled, register, .. } => {
+                let (registry, subject) = (self.cache.registry(), &self.target.subject);
                 let id = match register {
-                    true => registry.register(&self.subject, schema).await?,
-                    false => registry.find(&self.subject, schema).await?.id,
+                    true => registry.register(subject, schema).await?,
+                    false => registry.find(subject, schema).await?.id,
                 };
                 Ok((id, Arc::clone(compiled)))
             }
@@ -174,16 +180,57 @@ impl<C: Compiled> Writing<C> {
     fn current(&self) -> Option<(u32, Arc<C>)> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
 
-    pub fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+impl<C: Compiled> Encoder for Writing<C> {
+    fn ask(&self) -> Option<Asking<'_>> {
+        match &self.target.pinned {
+            Pinned::Latest => None,
+            Pinned::This { schema, compare, .. } => Some(Box::pin(self.compatibility(schema, *compare))),
+        }
+    }
+
+    /// Finds out by which schema to write. Asks the registry only where that is not known, or may have
+    /// changed.
+    fn prepare(&self) -> Option<Needs<'_>> {
+        if matches!(self.target.pinned, Pinned::This { .. }) && self.current().is_some() {
+            return Some(Box::pin(std::future::ready(Ok(()))));
+        }
+        Some(Box::pin(async move {
+            let found = self.find().await.map_err(|error| match error {
+                // Until somebody registers it.
+                Error::NotFound { .. } => {
+                    let help = match &self.target.pinned {
+                        Pinned::Latest => "",
+                        Pinned::This { .. } => "; `register = true` registers it",
+                    };
+                    NotReady { reason: format!("{error}{help}"), ..not_ready(&error) }
+                }
+                error if error.is_of_the_schema() => NotReady { is_final: true, ..not_ready(&error) },
+                error => not_ready(&error),
+            })?;
+            *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+            Ok(())
+        }))
+    }
+
+    fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let (id, compiled) =
             self.current().ok_or_else(|| EncodeError("its schema is not known yet".into()))?;
         let before = out.len();
         framing::write(id, out);
-        compiled.write(message, self.payload, self.extra, out).map_err(|error| {
+        compiled.write(message, self.target.payload, self.target.extra, out).map_err(|error| {
             out.truncate(before);
-            EncodeError(format!("by schema {id} of {}: {error}", self.subject))
+            EncodeError(format!("by schema {id} of {}: {error}", self.target.subject))
         })
+    }
+
+    fn ends(&self) -> Ends {
+        Ends::Unmarked
+    }
+
+    fn media_type(&self) -> &'static str {
+        C::MEDIA_TYPE
     }
 }
 

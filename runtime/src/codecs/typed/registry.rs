@@ -4,13 +4,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use millstream_registry::{Authentication, Keep, Registry, Settings, SubjectNames};
-use reqwest::{Client, Url, redirect};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::config::problem::Problem;
 use crate::config::units::Interval;
-use crate::tls::{self, ClientTls};
+use crate::http_client::{self, Destination};
+use crate::tls::ClientTls;
 
 /// A schema registry with the API of Confluent's. Schemas are kept by their id for as long as the process
 /// runs. While the registry is away, messages whose schema is known go on, and those whose schema is not
@@ -80,7 +80,14 @@ impl RegistryKeys {
     /// What asks it. Connects to nothing.
     pub fn open(&self, base: &Path) -> Result<Registry, Vec<Problem>> {
         let mut problems = Vec::new();
-        let url = self.url(&mut problems);
+        let destination = Destination {
+            url: &self.url,
+            has_tls: self.tls.is_some(),
+            allow_plaintext: self.allow_plaintext,
+            example: "url = \"https://registry.example\"",
+            plaintext: "schemas and credentials would go unencrypted to another machine",
+        };
+        let url = destination.check(&mut problems);
         if self.timeout.0 < Duration::from_millis(1) {
             problems.push(Problem::new("/timeout", "no time at all").help("a time like \"10s\""));
         }
@@ -100,68 +107,12 @@ impl RegistryKeys {
         };
         let tls = self.tls.clone().unwrap_or_default();
         tls.check(base, &mut problems);
-        if !problems.is_empty() {
-            return Err(problems);
-        }
+        let Some(url) = url.filter(|_| problems.is_empty()) else { return Err(problems) };
         let wrong = |error: String| vec![Problem::new("", error)];
-        let client = self.client(&url, &tls, base).map_err(|error| wrong(format!("{error:#}")))?;
+        let client = http_client::builder(&url, &tls, base)
+            .and_then(|builder| Ok(builder.timeout(self.timeout.0).build()?))
+            .map_err(|error| wrong(format!("{error:#}")))?;
         let settings = Settings { timeout: self.timeout.0, ..Settings::default() };
         Registry::new(client, &[url], &authentication, settings).map_err(wrong)
-    }
-
-    fn url(&self, problems: &mut Vec<Problem>) -> Url {
-        let nowhere = || Url::parse("http://127.0.0.1").expect("a url");
-        let url = match Url::parse(&self.url) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") => url,
-            Ok(url) => {
-                problems.push(
-                    Problem::new("/url", format!("{:?} is not spoken here", url.scheme()))
-                        .help("a url that begins with https:// or http://"),
-                );
-                return nowhere();
-            }
-            Err(error) => {
-                problems.push(
-                    Problem::new("/url", format!("not a url: {error}"))
-                        .help("as in `url = \"https://registry.example\"`"),
-                );
-                return nowhere();
-            }
-        };
-        if url.scheme() == "http" {
-            if self.tls.is_some() {
-                problems.push(
-                    Problem::new("/tls", "the url begins with http://, so there is no TLS")
-                        .help("url = \"https://...\""),
-                );
-            }
-            if !self.allow_plaintext && !tls::is_loopback(url.host_str().unwrap_or_default()) {
-                problems.push(
-                    Problem::new("/url", "schemas and credentials would go unencrypted to another machine")
-                        .help("begin it with https://, or say `allow_plaintext = true`"),
-                );
-            }
-        }
-        url
-    }
-
-    fn client(&self, url: &Url, tls: &ClientTls, base: &Path) -> anyhow::Result<Client> {
-        tls::install_provider();
-        let mut builder = Client::builder()
-            .user_agent(concat!("millstream/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .timeout(self.timeout.0);
-        if url.scheme() == "http" {
-            // The system's certificates are not looked for, which may not be there.
-            builder = builder.tls_certs_only([]);
-        }
-        if let Some(authorities) = tls.authorities(base)? {
-            builder = builder.tls_certs_only(authorities);
-        }
-        if let Some(identity) = tls.identity(base)? {
-            builder = builder.identity(identity);
-        }
-        Ok(builder.build()?)
     }
 }

@@ -48,9 +48,3 @@ pub fn only_for(direction: &str, given: &[(&str, bool)], problems: &mut Vec<Prob
             .push(Problem::new(format!("/{name}"), format!("`{name}` is only for {direction}; remove it")));
     }
 }
-
-/// Problems of the table `registry`.
-pub fn within_registry(problems: Vec<Problem>) -> Vec<Problem> {
-    let within = |problem: Problem| Problem { at: format!("/registry{}", problem.at), ..problem };
-    problems.into_iter().map(within).collect()
-}

@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
 use crate::codecs::tests::payload;
-use crate::codecs::{CODECS, DecoderConfig, Encoder};
+use crate::codecs::{Around, CODECS, DecoderConfig, Encoder};
 use crate::config::problem::Problem;
 use crate::message::{BatchBuilder, Position};
 
@@ -34,14 +34,16 @@ fn problems<T: ?Sized>(result: Result<Arc<T>, Vec<Problem>>) -> String {
 
 fn decoder(codec: &Json, base: &Path) -> Result<Arc<dyn DecoderConfig>, Vec<Problem>> {
     let (name, keys) = parts(codec);
-    let config = (CODECS.iter().find(|spec| spec.name == name).unwrap().decoder)(keys)?;
-    Ok(config.open(base)?.unwrap_or(config))
+    (CODECS.iter().find(|spec| spec.name == name).unwrap().decoder)(keys, around(base))
 }
 
 fn encoder(codec: &Json, base: &Path) -> Result<Arc<dyn Encoder>, Vec<Problem>> {
     let (name, keys) = parts(codec);
-    let config = (CODECS.iter().find(|spec| spec.name == name).unwrap().encoder)(keys)?;
-    Ok(config.open(base)?.unwrap_or(config))
+    (CODECS.iter().find(|spec| spec.name == name).unwrap().encoder)(keys, around(base))
+}
+
+fn around(base: &Path) -> Around<'_> {
+    Around { base, is_for_tests: false }
 }
 
 fn parts(codec: &Json) -> (String, Json) {

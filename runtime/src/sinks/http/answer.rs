@@ -2,9 +2,10 @@
 
 use std::error::Error;
 use std::io;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
+use millstream_registry::http::{chain, retry_after};
+use reqwest::header::{HeaderMap, LOCATION};
 use reqwest::{Client, Request, Response, StatusCode};
 use serde::Deserialize;
 
@@ -22,9 +23,6 @@ const RESULT_BYTES: usize = 1 << 10;
 
 /// Of an answer, this much is told.
 const REASON_CHARS: usize = 400;
-
-/// A server that asks for more than this is asked again nevertheless.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// How answers are understood.
 pub struct Rules {
@@ -91,8 +89,7 @@ impl Rules {
         } else if !body.is_empty() {
             reason += &format!(": {}", in_a_sentence(body));
         }
-        let retry_after =
-            headers.get(RETRY_AFTER).and_then(|value| delay(value.to_str().ok()?, SystemTime::now()));
+        let retry_after = retry_after(headers);
         match status.as_u16() {
             401 | 403 | 407 => Answer::Unavailable { reason, retry_after, credentials: true },
             300..=399 | 429 | 502..=504 => Answer::Unavailable { reason, retry_after, credentials: false },
@@ -214,15 +211,6 @@ async fn first_part(response: &mut Response, limit: usize) -> Vec<u8> {
     body
 }
 
-/// What `Retry-After` asks for (RFC 9110, section 10.2.3): seconds, or a date.
-fn delay(value: &str, now: SystemTime) -> Option<Duration> {
-    let asked = match value.trim().parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => httpdate::parse_http_date(value).ok()?.duration_since(now).unwrap_or_default(),
-    };
-    Some(asked.min(MAX_RETRY_AFTER))
-}
-
 /// Bytes of others, short and on one line.
 fn in_a_sentence(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(bytes);
@@ -231,21 +219,6 @@ fn in_a_sentence(bytes: &[u8]) -> String {
         words.push(if char.is_control() { ' ' } else { char });
     }
     words
-}
-
-/// An error and what caused it, in one sentence.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Some repeat what they wrap.
-        if !text.ends_with(&words) {
-            text += &format!(": {words}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// The error of TLS that an error comes from, if it does. That the server does not trust our
@@ -265,18 +238,6 @@ fn tls_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a rustls::Error> 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date() {
-        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT").unwrap();
-        assert_eq!(delay("7", now), Some(Duration::from_secs(7)));
-        assert_eq!(delay("Sun, 06 Nov 1994 08:50:07 GMT", now), Some(Duration::from_secs(30)));
-        assert_eq!(delay("Sunday, 06-Nov-94 08:50:07 GMT", now), Some(Duration::from_secs(30)));
-        assert_eq!(delay("Sun, 06 Nov 1994 08:00:00 GMT", now), Some(Duration::ZERO));
-        assert_eq!(delay("999999999", now), Some(MAX_RETRY_AFTER));
-        assert_eq!(delay("soon", now), None);
-        assert_eq!(delay("-1", now), None);
-    }
 
     #[test]
     fn what_others_say_is_short_and_on_one_line() {

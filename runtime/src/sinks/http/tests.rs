@@ -18,7 +18,7 @@ use super::super::testing::{Plain, batch, batch_of_orders, context};
 use super::super::{CallError, Outcome, Outcomes};
 use super::*;
 use crate::message::{Batch, BatchBuilder, Message, Position};
-use crate::tls::testing::Certificates;
+use crate::tls::{self, testing::Certificates};
 
 /// No test waits longer.
 const DEADLINE: Duration = Duration::from_secs(20);
