@@ -17,7 +17,7 @@ use in_transaction::opened;
 use super::Shared;
 use super::desk::{DeskDoor, Origin, Why};
 use super::ledger::Held;
-use super::retry::{next_delay, unavailable_delay};
+use super::retry::{absent_delay, next_delay, unavailable_delay};
 use super::transaction::End;
 use crate::config::{OnUnavailable, SinkCommon};
 use crate::dead_letters::Stage;
@@ -336,11 +336,7 @@ impl Delivery {
             OnUnavailable::DeadLetter => return Ok(()),
             OnUnavailable::Wait => {}
         }
-        let delay = if credentials {
-            self.shared.retry.max_delay.0.max(retry_after.unwrap_or_default())
-        } else {
-            unavailable_delay(&self.shared.retry, self.tries, retry_after)
-        };
+        let delay = absent_delay(&self.shared.retry, self.tries, retry_after, credentials);
         tracing::warn!(pipeline = %self.shared.name, sink = %self.name, reason, ?delay, "the sink is unavailable; waiting for it");
         self.shared.waits.set(&format!("sink {}", self.name), reason);
         self.shared.metrics.unavailable[self.number].set(1);

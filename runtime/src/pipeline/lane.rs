@@ -19,7 +19,7 @@ use super::deliver::Parcel;
 use super::desk::{DeskDoor, Origin, Why};
 use super::followers::FollowersDoor;
 use super::ledger::{Aside, Held};
-use super::retry::{next_delay, unavailable_delay};
+use super::retry::{absent_delay, next_delay};
 use super::swap::Mailbox;
 use super::traced::PluginCall;
 use crate::codecs::NotReady;
@@ -177,11 +177,7 @@ impl Lane {
             if held.is_revoked() {
                 return Ok(false);
             }
-            let retry = &self.shared.retry;
-            let delay = match credentials {
-                true => retry.max_delay.0.max(retry_after.unwrap_or_default()),
-                false => unavailable_delay(retry, tries, retry_after),
-            };
+            let delay = absent_delay(&self.shared.retry, tries, retry_after, credentials);
             tries += 1;
             tracing::warn!(pipeline = %self.shared.name, reason, ?delay, "the codec of the source waits for what it needs");
             self.shared.count_error("source", "unavailable");

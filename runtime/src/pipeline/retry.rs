@@ -36,6 +36,14 @@ pub fn unavailable_delay(retry: &Retry, tries: u32, asked_for: Option<Duration>)
     whole.mul_f64(rand::random_range(0.5..=1.0)).max(asked_for.unwrap_or_default())
 }
 
+/// The same where the other side may have refused our credentials, which does not get better quickly.
+pub fn absent_delay(retry: &Retry, tries: u32, asked_for: Option<Duration>, credentials: bool) -> Duration {
+    match credentials {
+        true => retry.max_delay.0.max(asked_for.unwrap_or_default()),
+        false => unavailable_delay(retry, tries, asked_for),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

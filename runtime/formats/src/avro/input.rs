@@ -28,6 +28,17 @@ impl<'a> Input<'a> {
         Input { rest: bytes, ran_out: false, too_deep: false, stack: stack_address() }
     }
 
+    /// What is decoded of bytes that are one value and nothing else.
+    pub fn whole<T>(
+        bytes: &'a [u8],
+        decode: impl FnOnce(&mut Input<'a>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut input = Input::new(bytes);
+        let value = decode(&mut input)?;
+        input.at_end()?;
+        Ok(value)
+    }
+
     /// What was read, if it was all there.
     pub fn checked<T>(&self, read: Result<T, Error>) -> Result<T, Error> {
         if self.too_deep {

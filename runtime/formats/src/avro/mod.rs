@@ -125,10 +125,7 @@ impl Schema {
     /// # Errors
     /// The bytes are no such value, are fewer or more, or ask for too much.
     pub fn decode(&self, bytes: &[u8]) -> Result<Value, Error> {
-        let mut input = Input::new(bytes);
-        let value = self.decode_next(&mut input)?;
-        input.at_end()?;
-        Ok(value)
+        Input::whole(bytes, |input| self.decode_next(input))
     }
 
     fn decode_next(&self, input: &mut Input<'_>) -> Result<Value, Error> {
@@ -207,10 +204,7 @@ impl Resolved {
     /// # Errors
     /// As there, or this value cannot be resolved: a symbol that the reader does not know, say.
     pub fn decode(&self, bytes: &[u8]) -> Result<Value, Error> {
-        let mut input = Input::new(bytes);
-        let value = self.decode_next(&mut input)?;
-        input.at_end()?;
-        Ok(value)
+        Input::whole(bytes, |input| self.decode_next(input))
     }
 
     fn decode_next(&self, input: &mut Input<'_>) -> Result<Value, Error> {
