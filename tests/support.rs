@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::routing::MethodRouter;
+use tokio::runtime::Runtime;
+
 /// No single event of a test takes longer, on a slow machine under load.
 pub const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -72,6 +76,24 @@ pub fn npm_ci(folder: &Folder, from: &str, files: &[&str]) {
     install.args(["ci", "--no-audit", "--no-fund", "--silent"]).current_dir(folder.path(""));
     let installed = install.output().expect("this test needs Node with npm: apt-get install nodejs npm");
     assert!(installed.status.success(), "npm ci: {}", String::from_utf8_lossy(&installed.stderr));
+}
+
+/// For servers of the test, beside it.
+pub fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
+}
+
+/// A server of the test on a port of its own; returns its url.
+pub fn serve<S: Clone + Send + Sync + 'static>(
+    runtime: &Runtime,
+    handler: MethodRouter<S>,
+    state: S,
+) -> String {
+    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let url = format!("http://{}/", listener.local_addr().expect("an address"));
+    let server = Router::new().route("/", handler).with_state(state);
+    runtime.spawn(async move { axum::serve(listener, server).await });
+    url
 }
 
 /// A client for servers on this machine.

@@ -3,36 +3,24 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::services::installed;
+use crate::services::python::venv;
 use crate::services::registry::SchemaRegistry;
 use crate::support::repository;
 
-const PYTHON: &str = "this test needs Python with venv: apt-get install python3 python3-venv";
-
 pub fn python() -> PathBuf {
-    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
-    let install = || {
-        installed::once("serializers-python", include_str!("requirements.txt"), |folder| {
-            installed::run(Command::new("python3").args(["-m", "venv"]).arg(folder), PYTHON);
-            let mut pip = Command::new(folder.join("bin/python"));
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-            installed::run(pip.arg(repository().join("tests/formats/requirements.txt")), PYTHON);
-        })
-    };
-    INSTALLED.get_or_init(install).join("bin/python")
+    venv("serializers-python", &repository().join("tests/formats/requirements.txt"))
 }
 
 fn ask(registry: &SchemaRegistry, question: &Value) -> Value {
     let mut command = Command::new(python());
     command.arg(repository().join("tests/formats/serializers.py")).arg(registry.url());
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect(PYTHON);
+    let mut child = command.spawn().expect("it was installed");
     let mut input = child.stdin.take().expect("it is piped");
     writeln!(input, "{question}").expect("it reads the question");
     drop(input);

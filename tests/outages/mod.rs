@@ -9,25 +9,9 @@ mod not_there;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use axum::Router;
-use axum::routing::MethodRouter;
 use serde_json::Value;
-use tokio::runtime::Runtime;
 
-use crate::support::{Folder, run};
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
-}
-
-/// A server of the test on a port of its own; returns its URL.
-fn serve<S: Clone + Send + Sync + 'static>(runtime: &Runtime, handler: MethodRouter<S>, state: S) -> String {
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
-    let url = format!("http://{}/", listener.local_addr().expect("an address"));
-    let server = Router::new().route("/", handler).with_state(state);
-    runtime.spawn(async move { axum::serve(listener, server).await });
-    url
-}
+use crate::support::{Folder, run, runtime, serve};
 
 /// A pipeline of so many messages to a server, numbered, with so many keys in turn.
 fn pipeline(folder: &Folder, messages: u64, keys: u64, sink: &str, retry: &str) -> PathBuf {

@@ -7,6 +7,7 @@ pub mod installed;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod otlp;
+pub mod python;
 #[allow(dead_code, reason = "the tests of `runtime/registry` use it too, each a part")]
 pub mod registry;
 mod server;

@@ -8,20 +8,14 @@ mod way;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use axum::Router;
-use axum::routing::MethodRouter;
 use reqwest::StatusCode;
 use tokio::runtime::Runtime;
 
 use crate::services::otlp::{Receiver, Span};
-use crate::support::{DEADLINE, Folder, Running, http_client};
+use crate::support::{DEADLINE, Folder, Running, http_client, runtime, serve};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
-
-fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime")
-}
 
 /// A pipeline from an http server on a free port, with the rest of its file.
 fn from_http(folder: &Folder, name: &str, rest: &str) -> PathBuf {
@@ -55,15 +49,6 @@ fn post(runtime: &Runtime, url: &str, headers: &[(&str, &str)], body: &str) -> S
         }
         request.send().await.expect("an answer").status()
     })
-}
-
-/// A server of the test on a port of its own; returns its url.
-fn serve<S: Clone + Send + Sync + 'static>(runtime: &Runtime, handler: MethodRouter<S>, state: S) -> String {
-    let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
-    let url = format!("http://{}/", listener.local_addr().expect("an address"));
-    let server = Router::new().route("/", handler).with_state(state);
-    runtime.spawn(async move { axum::serve(listener, server).await });
-    url
 }
 
 /// SIGTERM; it has exported everything when it has ended.

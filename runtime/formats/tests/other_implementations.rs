@@ -21,28 +21,17 @@ mod avro;
 mod generated;
 #[path = "../../../tests/services/installed.rs"]
 mod installed;
+#[path = "../../../tests/services/python.rs"]
+mod python;
 
 use generated::{schemas, values};
-
-const PYTHON: &str = "this test needs Python with venv: apt-get install python3 python3-venv";
 
 const JAVA: &str =
     "this test needs Java 17 with its compiler, and Maven: apt-get install openjdk-17-jdk-headless maven";
 
 /// What answers in Python, in a virtual environment that has the packages.
 fn python() -> Command {
-    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
-    let requirements = here().join("requirements.txt");
-    let install = || {
-        let wanted = include_str!("other_implementations/requirements.txt");
-        installed::once("formats-python", wanted, |folder| {
-            installed::run(Command::new("python3").args(["-m", "venv"]).arg(folder), PYTHON);
-            let mut pip = Command::new(folder.join("bin/python"));
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-            installed::run(pip.arg(requirements), PYTHON);
-        })
-    };
-    let mut command = Command::new(INSTALLED.get_or_init(install).join("bin/python"));
+    let mut command = Command::new(python::venv("formats-python", &here().join("requirements.txt")));
     command.arg(here().join("other.py"));
     command
 }

@@ -65,18 +65,24 @@ fn wait_for_leases(member: &mut Member, count: u64) {
     member.running.wait_for(&format!("{count} shards"), |_| leases(&admin) == count);
 }
 
-#[test]
-fn p1_who_has_lost_a_shard_and_does_not_know_it_commits_nothing_more_of_it() {
+/// Two members. The first one hears nothing any more, so it does not renew its lease, and has nothing to commit
+/// as long as nothing is taken; the second one has its shard.
+fn lost_without_knowing() -> (Shared, Writer, Member, Member) {
     let mut shared = Shared::new(1, "1s");
     let mut one = shared.member_behind();
     let writer = shared.write();
     one.wait_for("some records", || shared.taker.count() > 100);
-    // It hears nothing any more, so it does not renew its lease either. It can write, as soon as there is
-    // something to commit.
     shared.taker.open(false);
     shared.between.tell(|told| told.refused.insert("Scan"));
     let mut two = shared.member();
     wait_for_leases(&mut two, 1);
+    (shared, writer, one, two)
+}
+
+#[test]
+fn p1_who_has_lost_a_shard_and_does_not_know_it_commits_nothing_more_of_it() {
+    let (shared, writer, mut one, two) = lost_without_knowing();
+    // It can write, as soon as there is something to commit.
     shared.taker.open(true);
     one.wait_for_log(LOST);
     assert_eq!(leases(&two.admin), 1);
@@ -86,15 +92,8 @@ fn p1_who_has_lost_a_shard_and_does_not_know_it_commits_nothing_more_of_it() {
 
 #[test]
 fn p1_who_has_lost_a_shard_and_does_not_know_it_does_not_renew_its_lease() {
-    let mut shared = Shared::new(1, "1s");
-    let mut one = shared.member_behind();
-    let writer = shared.write();
-    one.wait_for("some records", || shared.taker.count() > 100);
     // There is nothing to commit either.
-    shared.taker.open(false);
-    shared.between.tell(|told| told.refused.insert("Scan"));
-    let mut two = shared.member();
-    wait_for_leases(&mut two, 1);
+    let (shared, writer, mut one, two) = lost_without_knowing();
     // As the table was when it was the only one.
     shared.between.tell(|told| {
         told.refused.clear();

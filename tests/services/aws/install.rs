@@ -5,10 +5,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use super::super::installed;
+use super::super::python::venv;
 use crate::support::repository;
 
 const NODE: &str = "this test needs Node with npm: apt-get install nodejs npm";
-const PYTHON: &str = "this test needs Python with venv: apt-get install python3 python3-venv";
 
 const JAVA: &str = "this test needs Java and Maven: apt-get install openjdk-17-jdk-headless maven";
 
@@ -50,17 +50,7 @@ pub fn node() -> PathBuf {
     INSTALLED.get_or_init(install).clone()
 }
 
-/// A virtual environment with moto, boto3 and the extended client.
+/// The Python of a virtual environment with moto, boto3 and the extended client.
 pub fn python() -> PathBuf {
-    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
-    let install = || {
-        installed::once("aws-python", include_str!("requirements.txt"), |folder| {
-            installed::run(Command::new("python3").args(["-m", "venv"]).arg(folder), PYTHON);
-            let mut pip = Command::new(folder.join("bin/python"));
-            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--requirement"]);
-            pip.arg(repository().join("tests/services/aws/requirements.txt"));
-            installed::run(&mut pip, PYTHON);
-        })
-    };
-    INSTALLED.get_or_init(install).clone()
+    venv("aws-python", &repository().join("tests/services/aws/requirements.txt"))
 }

@@ -170,7 +170,7 @@ fn command(what: What, port: u16, folder: &Path) -> Command {
         }
         What::Moto => {
             // Not by its script, which knows where it was installed: a target folder may be moved.
-            let mut command = Command::new(install::python().join("bin/python"));
+            let mut command = Command::new(install::python());
             command.args(["-m", "moto.server", "--host", "127.0.0.1", "--port", &port]);
             command
         }

@@ -13,7 +13,7 @@ pub fn python(stand_in: &StandIn, program: &str, arguments: &[&str]) -> String {
          def client(service):\n    return boto3.client(service, endpoint_url={url:?}, region_name={REGION:?})\n\
          {program}"
     );
-    let mut command = Command::new(install::python().join("bin/python"));
+    let mut command = Command::new(install::python());
     command.arg("-c").arg(&program).args(arguments).envs(ENVIRONMENT);
     let output = command.output().expect("a Python");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
