@@ -225,6 +225,31 @@ impl Batch {
         first
     }
 
+    /// Takes headers away from all rows, by their names.
+    pub fn drop_headers(&mut self, is_dropped: fn(&[u8]) -> bool) {
+        let mut kept = Vec::new();
+        let mut changed = Vec::new();
+        for (index, message) in self.messages().enumerate() {
+            let names = message.headers().map(|(name, _)| is_dropped(name));
+            if !names.clone().any(|is_dropped| is_dropped) {
+                continue;
+            }
+            let start = kept.len();
+            let spans = &self.headers[message.row.first_header as usize..];
+            kept.extend(spans.iter().zip(names).filter(|(_, is_dropped)| !is_dropped).map(|(span, _)| *span));
+            changed.push((index, start, kept.len() - start));
+        }
+        if changed.is_empty() {
+            return;
+        }
+        let first = self.add_headers(&kept);
+        for (index, start, count) in changed {
+            let row = &mut self.rows[index];
+            row.first_header = first + start as u32;
+            row.header_count = count as u32;
+        }
+    }
+
     /// Adds a set of routes and returns what stands for it in [`Row::routes`].
     pub fn add_routes(&mut self, routes: Routes) -> u32 {
         if let Some(index) = self.routes.iter().position(|known| *known == routes) {

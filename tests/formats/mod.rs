@@ -1,5 +1,6 @@
 //! Formats with schemas, end to end: files, and Kafka with a real registry and Confluent's own serializers.
 
+mod cloudevents;
 mod files;
 mod registry;
 mod registry_troubles;

@@ -1,5 +1,6 @@
 //! Codecs: how bytes become messages and messages bytes. One file a codec, one row in [`CODECS`].
 
+mod cloudevents;
 mod csv;
 mod framing;
 mod json;
@@ -8,6 +9,7 @@ mod raw;
 mod record;
 mod typed;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,6 +32,7 @@ pub static CODECS: &[CodecSpec] = &[
     typed::PROTOBUF,
     typed::MSGPACK,
     typed::CBOR,
+    cloudevents::SPEC,
 ];
 
 /// A row of [`CODECS`]. Its functions find everything that is wrong with a configuration and the files that it
@@ -86,8 +89,14 @@ pub trait Conversion: Send + Sync {
     /// What has to be waited for before this payload can be converted: a schema that is not known yet.
     fn needs(&self, payload: &[u8]) -> Option<Needs<'_>>;
 
-    /// Appends what plugins see. On an error the message becomes a dead letter, whatever was appended.
-    fn convert(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError>;
+    /// Appends what plugins see of a message; false if that is the message as it is, as with a tombstone. On
+    /// an error the message becomes a dead letter, whatever was appended.
+    fn convert(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<bool, DecodeError>;
+
+    /// Which headers, by their names, are a part of what is converted and none of the message any more.
+    fn own_headers(&self) -> Option<fn(&[u8]) -> bool> {
+        None
+    }
 }
 
 /// Ends when there is nothing to wait for any more, or with why it is to be waited longer.
@@ -175,11 +184,62 @@ pub trait Encoder: Send + Sync {
     /// Appends the message, without a delimiter. On an error nothing was appended.
     fn encode(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError>;
 
+    /// As [`Encoder::encode`], for a sink that sends each message with headers: also appends those that the
+    /// codec gives it. They stand in place of the message's own headers of their names and of those that
+    /// [`Encoder::own_headers`] tells.
+    fn encode_with_headers(
+        &self,
+        message: &MessageRef<'_>,
+        _protocol: Protocol,
+        out: &mut Vec<u8>,
+        _headers: &mut Vec<GivenHeader>,
+    ) -> Result<Body, EncodeError> {
+        self.encode(message, out).map(|()| Body::Written)
+    }
+
+    /// Whether what it writes is nothing without its headers.
+    fn needs_headers(&self) -> bool {
+        false
+    }
+
+    /// Which headers of a message, by their names, are not sent, since the codec alone gives such ones.
+    fn own_headers(&self) -> Option<fn(&[u8]) -> bool> {
+        None
+    }
+
     /// Where encoded messages end that stand one behind the other.
     fn ends(&self) -> Ends;
 
     /// Media type of one encoded message.
     fn media_type(&self) -> &'static str;
+}
+
+/// What carries headers, and has rules for them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Protocol {
+    Http,
+    Kafka,
+}
+
+/// A header that a codec gives a message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GivenHeader {
+    pub name: Cow<'static, str>,
+    pub value: Cow<'static, str>,
+}
+
+impl GivenHeader {
+    fn new(name: impl Into<Cow<'static, str>>, value: impl Into<Cow<'static, str>>) -> GivenHeader {
+        GivenHeader { name: name.into(), value: value.into() }
+    }
+}
+
+/// Whether a message that was encoded has a payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Body {
+    Written,
+    /// It is null, where that can be told from an empty one.
+    Nothing,
 }
 
 /// Where messages end that stand one behind the other.

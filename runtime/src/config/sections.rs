@@ -124,11 +124,20 @@ fn sink_section<Common: DeserializeOwned + JsonSchema>(
         codec: Arc::clone(&codec),
         transactions: None,
     };
+    let mut problems = Vec::new();
     if !folders.is_for_tests {
-        let mut problems = Vec::new();
         config.check(&context, &mut problems);
-        foreign(document, section.at, problems);
     }
+    if context.codec.needs_headers() && !config.sends_headers() {
+        problems.push(
+            Problem::new(
+                "/codec",
+                "this codec writes headers, and here the sink sends messages without headers of their own",
+            )
+            .help("sinks `kafka`, and `http` with a message a request (mode = \"single\")"),
+        );
+    }
+    foreign(document, section.at, problems);
     let common_of_sinks = SinkCommon::default();
     Some((
         SinkSection { kind: spec.name, name: context.name, config, codec, common: common_of_sinks },

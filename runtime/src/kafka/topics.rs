@@ -110,17 +110,20 @@ impl TopicLimits {
 pub fn record_bytes<'a>(
     key: Option<&[u8]>,
     payload: Option<&[u8]>,
-    headers: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])>,
+    headers: impl Iterator<Item = (&'a [u8], &'a [u8])>,
 ) -> u64 {
     let text = |bytes: Option<&[u8]>| match bytes {
         None => 1,
         Some(bytes) => varint_bytes(bytes.len() as u64) + bytes.len() as u64,
     };
     // Attributes, and the distances of timestamp and offset from those of the batch.
-    let mut bytes = 3 + text(key) + text(payload) + varint_bytes(headers.len() as u64);
+    let mut bytes = 3 + text(key) + text(payload);
+    let mut count = 0;
     for (name, value) in headers {
         bytes += text(Some(name)) + text(Some(value));
+        count += 1;
     }
+    bytes += varint_bytes(count);
     varint_bytes(bytes) + bytes
 }
 

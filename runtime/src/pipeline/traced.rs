@@ -27,8 +27,15 @@ use crate::traces::span::{ParentSpan, attempt_failed};
 use crate::traces::{Place, Tracer, now};
 
 /// Headers that the id of a process is looked for in, in this order; case does not matter.
-const CORRELATION_HEADERS: [&str; 4] =
-    ["correlation-id", "correlationId", "x-correlation-id", "envelope-correlation-id"];
+const CORRELATION_HEADERS: [&str; 6] = [
+    "correlation-id",
+    "correlationId",
+    "x-correlation-id",
+    "envelope-correlation-id",
+    // CloudEvents in binary mode.
+    "ce-correlationid",
+    "ce_correlationid",
+];
 
 /// Failed attempts that a span of sending tells of, at most.
 const MAX_EVENTS: usize = 32;
@@ -339,7 +346,7 @@ fn header(message: &MessageRef<'_>, name: &str) -> Option<String> {
 #[derive(Default, Deserialize)]
 struct Envelope {
     id: Option<Value>,
-    #[serde(rename = "correlationId")]
+    #[serde(rename = "correlationId", alias = "correlationid")]
     correlation: Option<Value>,
 }
 

@@ -25,6 +25,10 @@ struct DropSink {}
 impl SinkConfig for DropSink {
     fn check(&self, _: &SinkContext, _: &mut Vec<Problem>) {}
 
+    fn sends_headers(&self) -> bool {
+        true
+    }
+
     fn traits(&self) -> SinkTraits {
         SinkTraits::with_batch(8192)
     }

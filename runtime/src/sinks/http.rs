@@ -19,7 +19,7 @@ use self::answer::Rules;
 use self::call::HttpCalls;
 use self::request::{IdempotencyKey, Requests};
 use super::{Sink, SinkConfig, SinkContext, SinkSpec, SinkTraits};
-use crate::codecs::Ends;
+use crate::codecs::{Encoder, Ends};
 use crate::config::parse;
 use crate::config::problem::Problem;
 use crate::config::units::{ByteSize, Interval};
@@ -165,7 +165,7 @@ impl SinkConfig for HttpSink {
             plaintext: "messages would be sent unencrypted to another machine",
         };
         destination.check(problems);
-        self.check_headers(problems);
+        self.check_headers(&*context.codec, problems);
         self.check_mode(context, problems);
         for (at, number) in [("/concurrency", self.concurrency), ("/max_messages", self.max_messages)] {
             if number == 0 {
@@ -188,6 +188,10 @@ impl SinkConfig for HttpSink {
         if let Some(tls) = &self.tls {
             tls.check(&context.base, problems);
         }
+    }
+
+    fn sends_headers(&self) -> bool {
+        self.mode == Mode::Single
     }
 
     fn destination(&self) -> Option<String> {
@@ -257,7 +261,18 @@ impl SinkConfig for HttpSink {
 }
 
 impl HttpSink {
-    fn check_headers(&self, problems: &mut Vec<Problem>) {
+    fn check_headers(&self, codec: &dyn Encoder, problems: &mut Vec<Problem>) {
+        if let Some(is_own) = codec.own_headers().filter(|_| codec.needs_headers()) {
+            for name in self.headers.keys().filter(|name| is_own(name.as_bytes())) {
+                problems.push(
+                    Problem::new(
+                        format!("/headers/{}", pointer_key(name)),
+                        format!("the codec says {name:?} for each message"),
+                    )
+                    .help("remove it"),
+                );
+            }
+        }
         let mut check_name = |at: String, name: &str| {
             if HeaderName::try_from(name).is_err() {
                 problems.push(
@@ -344,14 +359,17 @@ impl HttpSink {
         }
     }
 
-    fn static_headers(&self, codec: &dyn crate::codecs::Encoder) -> anyhow::Result<HeaderMap> {
+    fn static_headers(&self, codec: &dyn Encoder) -> anyhow::Result<HeaderMap> {
         let media_type = match self.mode {
             Mode::Single => codec.media_type(),
             Mode::Ndjson => "application/x-ndjson",
             Mode::JsonArray => "application/json",
         };
         let mut headers = HeaderMap::new();
-        headers.insert(reqwest::header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        // Else each message has its own.
+        if !codec.needs_headers() {
+            headers.insert(reqwest::header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+        }
         for (name, value) in &self.headers {
             let mut value =
                 HeaderValue::try_from(value).with_context(|| format!("the value of header {name:?}"))?;

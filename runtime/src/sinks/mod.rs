@@ -71,6 +71,12 @@ pub trait SinkConfig: Send + Sync {
         None
     }
 
+    /// Whether it sends each message with the headers that its codec gives it
+    /// ([`crate::codecs::Encoder::encode_with_headers`]).
+    fn sends_headers(&self) -> bool {
+        false
+    }
+
     /// What it writes to, in the words of its users: a topic, a queue, a path. For spans.
     fn destination(&self) -> Option<String> {
         None

@@ -21,6 +21,10 @@ const MAX_STATE: usize = 512;
 /// Header with the `_trace` of an envelope that the plugin `envelope` has unwrapped, as JSON.
 const ENVELOPE_TRACE: &str = "envelope-trace";
 
+/// Headers with the attribute `traceparent` of a CloudEvent, which says where the trace of the event began. That
+/// of the message, if there is one, is where it went since.
+const EVENT_TRACE: [&str; 2] = ["ce-traceparent", "ce_traceparent"];
+
 const SAMPLED: u8 = 1;
 
 /// A span, and the trace that it is in.
@@ -117,7 +121,9 @@ fn from<'a>(
         }
         None => {
             let unwrapped = named(ENVELOPE_TRACE).next().and_then(|json| serde_json::from_slice(json).ok());
-            of_trace(&unwrapped.or_else(|| of_envelope(payload?))?)
+            let of_event = || EVENT_TRACE.iter().find_map(|name| std::str::from_utf8(named(name).next()?).ok());
+            let event = || of_event().map(|traceparent| Value::String(traceparent.to_owned()));
+            of_trace(&unwrapped.or_else(event).or_else(|| of_envelope(payload?))?)
         }
     }
 }
@@ -126,21 +132,22 @@ fn state(text: String) -> Option<String> {
     (!text.is_empty() && text.len() <= MAX_STATE).then_some(text)
 }
 
-/// The field `_trace` of an envelope.
+/// The field `_trace` of an envelope, or the attribute `traceparent` of a CloudEvent.
 fn of_envelope(payload: &[u8]) -> Option<Value> {
     // Most payloads have none, and looking for it costs little beside reading JSON.
-    static FIELD: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"_trace\""));
-    FIELD.find(payload)?;
+    static FIELDS: LazyLock<[Finder<'static>; 2]> =
+        LazyLock::new(|| [Finder::new(b"\"_trace\""), Finder::new(b"\"traceparent\"")]);
+    FIELDS.iter().find(|field| field.find(payload).is_some())?;
     #[derive(Deserialize)]
     struct Envelope {
-        #[serde(rename = "_trace")]
+        #[serde(rename = "_trace", alias = "traceparent")]
         trace: Value,
     }
     serde_json::from_slice(payload).ok().map(|Envelope { trace }| trace)
 }
 
 /// The parent that such a field names: a `traceparent` as text, or a table.
-fn of_trace(trace: &Value) -> Option<Parent> {
+pub fn of_trace(trace: &Value) -> Option<Parent> {
     let field = |names: &[&str]| names.iter().find_map(|name| trace.get(name)?.as_str());
     if let Some(traceparent) = trace.as_str().or_else(|| field(&[TRACEPARENT])) {
         let context = SpanContext::parse(traceparent.as_bytes())?;

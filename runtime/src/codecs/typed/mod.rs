@@ -51,7 +51,7 @@ enum Payload {
 /// What becomes of fields that a schema does not have.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-enum Extra {
+pub enum Extra {
     /// The message becomes a dead letter whose reason names the field.
     #[default]
     Reject,
@@ -155,9 +155,10 @@ impl<F: Reads> Conversion for Convert<F> {
         None
     }
 
-    fn convert(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    fn convert(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<bool, DecodeError> {
+        let Some(payload) = message.payload() else { return Ok(false) };
         let value = self.format.decode(payload).map_err(|error| DecodeError(error.to_string()))?;
-        self.payload.write(&value, out)
+        self.payload.write(&value, out).map(|()| true)
     }
 }
 

@@ -78,7 +78,8 @@ impl<C: Compiled> Conversion for Reading<C> {
         }))
     }
 
-    fn convert(&self, payload: &[u8], out: &mut Vec<u8>) -> Result<(), DecodeError> {
+    fn convert(&self, message: &MessageRef<'_>, out: &mut Vec<u8>) -> Result<bool, DecodeError> {
+        let Some(payload) = message.payload() else { return Ok(false) };
         let (id, rest) = framing::parse(payload).map_err(|error| DecodeError(error.to_string()))?;
         let Some(compiled) = self.cache.get(id) else {
             let why = self.cache.missing(id).map_or_else(|| "it was not asked for".into(), |e| e.to_string());
@@ -86,7 +87,8 @@ impl<C: Compiled> Conversion for Reading<C> {
         };
         compiled
             .read(rest, self.payload, out)
-            .map_err(|error| DecodeError(format!("by schema {id}: {error}")))
+            .map_err(|error| DecodeError(format!("by schema {id}: {error}")))?;
+        Ok(true)
     }
 }
 

@@ -57,7 +57,10 @@ fn read(codec: &Json, base: &Path, message: &[u8]) -> Result<Vec<u8>, String> {
     let conversion = decoder(codec, base).map_err(|problems| format!("{problems:?}"))?.conversion().unwrap();
     assert!(conversion.needs(message).is_none());
     let mut out = Vec::new();
-    conversion.convert(message, &mut out).map_err(|error| error.to_string())?;
+    let mut builder = BatchBuilder::new();
+    builder.push_message(&payload(message), Position::default());
+    let converted = conversion.convert(&builder.finish().message(0), &mut out);
+    assert!(converted.map_err(|error| error.to_string())?);
     Ok(out)
 }
 

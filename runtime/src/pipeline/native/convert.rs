@@ -29,13 +29,14 @@ impl NativeStep for Converting {
     }
 
     fn process(&mut self, batch: Batch) -> anyhow::Result<Processed> {
-        Ok(each(batch, |message, out| match message.payload() {
-            // A tombstone.
-            None => Verdict::Pass,
-            Some(payload) => match self.0.convert(payload, out) {
-                Ok(()) => Verdict::Payload,
-                Err(error) => Verdict::reject(DECODE_ERROR, error.to_string()),
-            },
-        }))
+        let mut processed = each(batch, |message, out| match self.0.convert(message, out) {
+            Ok(true) => Verdict::Payload,
+            Ok(false) => Verdict::Pass,
+            Err(error) => Verdict::reject(DECODE_ERROR, error.to_string()),
+        });
+        if let Some(is_own) = self.0.own_headers() {
+            processed.batch.drop_headers(is_own);
+        }
+        Ok(processed)
     }
 }

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::super::Outcome;
 use super::super::lines::ENCODE_ERROR;
 use super::Mode;
-use crate::codecs::Encoder;
+use crate::codecs::{Encoder, GivenHeader, Protocol};
 use crate::message::MessageRef;
 use crate::traces::context::without_traceparent;
 
@@ -38,6 +38,8 @@ pub struct IdempotencyKey {
 pub struct Encoded {
     bytes: Bytes,
     ranges: Vec<Range<usize>>,
+    /// Those that the codec gives each of them.
+    headers: Vec<Vec<GivenHeader>>,
 }
 
 impl Encoded {
@@ -45,14 +47,18 @@ impl Encoded {
     pub fn of(codec: &dyn Encoder, messages: &[MessageRef<'_>], outcomes: &mut [Option<Outcome>]) -> Encoded {
         let mut bytes = Vec::new();
         let mut ranges = Vec::with_capacity(messages.len());
+        let mut headers = Vec::with_capacity(messages.len());
         for (message, outcome) in messages.iter().zip(outcomes) {
             let start = bytes.len();
-            if let Err(error) = codec.encode(message, &mut bytes) {
+            let mut given = Vec::new();
+            let encoded = codec.encode_with_headers(message, Protocol::Http, &mut bytes, &mut given);
+            if let Err(error) = encoded {
                 *outcome = Some(Outcome::Reject { code: ENCODE_ERROR, reason: error.to_string() });
             }
             ranges.push(start..bytes.len());
+            headers.push(given);
         }
-        Encoded { bytes: bytes.into(), ranges }
+        Encoded { bytes: bytes.into(), ranges, headers }
     }
 
     pub fn message(&self, index: usize) -> Bytes {
@@ -84,8 +90,8 @@ impl Requests {
         };
         let body = match self.mode {
             Mode::Single => {
-                let body = encoded.message(indexes[0]);
-                self.add_headers_of(&messages[indexes[0]], &body, request.headers_mut())?;
+                let (body, given) = (encoded.message(indexes[0]), &encoded.headers[indexes[0]]);
+                self.add_headers_of(&messages[indexes[0]], &body, given, request.headers_mut())?;
                 body
             }
             Mode::Ndjson => between(b"", b"\n", b"\n"),
@@ -99,6 +105,7 @@ impl Requests {
         &self,
         message: &MessageRef<'_>,
         body: &[u8],
+        given: &[GivenHeader],
         headers: &mut HeaderMap,
     ) -> Result<(), Outcome> {
         for name in &self.forward {
@@ -114,11 +121,18 @@ impl Requests {
                 headers.insert(name, value);
             }
         }
+        for header in given {
+            let name = HeaderName::try_from(&*header.name).map_err(|_| Outcome::Reject {
+                code: "invalid-header",
+                reason: format!("{:?} cannot be the name of a header", header.name),
+            })?;
+            headers.insert(name, header_value(&header.name, header.value.as_bytes())?);
+        }
         let Some(key) = &self.idempotency else { return Ok(()) };
-        let given = key.from.as_deref().and_then(|from| Some((from, message.header(from)?)));
-        let value = match given {
+        let from_message = key.from.as_deref().and_then(|from| Some((from, message.header(from)?)));
+        let value = match from_message {
             Some((from, value)) => header_value(from, value)?,
-            None => header_value(key.header.as_str(), key.of(message, body).as_bytes())?,
+            None => header_value(key.header.as_str(), key.of(message, body, given).as_bytes())?,
         };
         headers.insert(&key.header, value);
         Ok(())
@@ -126,9 +140,9 @@ impl Requests {
 }
 
 impl IdempotencyKey {
-    /// The same whenever the source message is read and made into this body again. The body is in
-    /// it because several messages may descend from one.
-    fn of(&self, message: &MessageRef<'_>, body: &[u8]) -> String {
+    /// The same whenever the source message is read and made into this body again. The body, and what the
+    /// codec says in headers, are in it because several messages may descend from one.
+    fn of(&self, message: &MessageRef<'_>, body: &[u8], given: &[GivenHeader]) -> String {
         let position = message.position();
         let mut hash = Sha256::new();
         hash.update((self.scope.len() as u64).to_le_bytes());
@@ -136,6 +150,10 @@ impl IdempotencyKey {
         hash.update(position.partition.to_le_bytes());
         hash.update(position.offset.to_le_bytes());
         without_traceparent(message, body).iter().for_each(|part| hash.update(part));
+        for text in given.iter().flat_map(|header| [&header.name, &header.value]) {
+            hash.update((text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
         hex::encode(&hash.finalize()[..16])
     }
 }

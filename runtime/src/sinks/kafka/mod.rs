@@ -211,6 +211,10 @@ impl SinkConfig for KafkaSink {
         SinkTraits::with_batch(CALL_MESSAGES)
     }
 
+    fn sends_headers(&self) -> bool {
+        true
+    }
+
     fn has_limits(&self) -> bool {
         true
     }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::message::{Header, Headers, OwnedHeaders};
 use rdkafka::producer::Producer as _;
 
 use super::known::KnownTopics;
-use crate::codecs::Encoder;
+use crate::codecs::{Body, Encoder, Protocol};
 use crate::config::secrets::Redactor;
 use crate::kafka::Cluster;
 use crate::kafka::producer::{Broken, Call, Care, Producer, Record, Reports};
@@ -216,7 +216,7 @@ impl KafkaOutput {
             }
             let limits = self.known.get(topic).unwrap_or(&TopicLimits::UNKNOWN);
             let sent = record(&*self.codec, message, topic, &mut self.buffer)
-                .and_then(|record| refuse_early(limits, message, record, now_ms))
+                .and_then(|record| refuse_early(limits, record, now_ms))
                 .map(|record| call.send(number, record));
             match sent {
                 Ok(Ok(())) => {}
@@ -342,30 +342,39 @@ fn record<'a>(
 ) -> Result<Record<'a>, Outcome> {
     let reject = |reason: String| Outcome::Reject { code: ENCODE_ERROR, reason };
     buffer.clear();
-    let payload = match codec.encode(message, buffer) {
-        Ok(()) => Some(buffer.as_slice()),
+    let mut given = Vec::new();
+    let payload = match codec.encode_with_headers(message, Protocol::Kafka, buffer, &mut given) {
+        Ok(Body::Written) => Some(buffer.as_slice()),
+        Ok(Body::Nothing) => None,
         // A tombstone, which only few codecs can write and Kafka can.
         Err(_) if message.payload().is_none() => None,
         Err(error) => return Err(reject(error.to_string())),
     };
-    let headers = message.headers();
-    let mut written = (headers.len() > 0).then(|| OwnedHeaders::new_with_capacity(headers.len()));
-    for (name, value) in headers {
+    let is_own = codec.own_headers();
+    let kept = message.headers().filter(|(name, _)| is_own.is_none_or(|is_own| !is_own(name)));
+    let count = message.headers().len() + given.len();
+    let mut headers = (count > 0).then(|| OwnedHeaders::new_with_capacity(count));
+    let mut add = |key: &str, value: &[u8]| {
+        headers = headers.take().map(|headers| headers.insert(Header { key, value: Some(value) }));
+    };
+    for (name, value) in kept {
         let key = str::from_utf8(name).map_err(|_| reject("the name of a header is not UTF-8".to_owned()))?;
-        written = written.map(|written| written.insert(Header { key, value: Some(value) }));
+        add(key, value);
     }
+    given.iter().for_each(|header| add(&header.name, header.value.as_bytes()));
     let timestamp_ms = message.timestamp_ms();
-    Ok(Record { topic, key: message.key(), payload, headers: written, timestamp_ms })
+    Ok(Record { topic, key: message.key(), payload, headers, timestamp_ms })
 }
 
 /// Refuses what the topic would refuse.
 fn refuse_early<'a>(
     limits: &TopicLimits,
-    message: &MessageRef<'_>,
     record: Record<'a>,
     now_ms: i64,
 ) -> Result<Record<'a>, Outcome> {
-    let bytes = record_bytes(record.key, record.payload, message.headers());
+    let headers = record.headers.iter().flat_map(OwnedHeaders::iter);
+    let headers = headers.map(|header| (header.key.as_bytes(), header.value.unwrap_or_default()));
+    let bytes = record_bytes(record.key, record.payload, headers);
     match limits.refuses(bytes, record.key.is_some(), record.timestamp_ms, now_ms) {
         None => Ok(record),
         Some(Refusal { code, reason }) => {
