@@ -12,7 +12,7 @@ set -euo pipefail
 
 seconds=${1:?usage: run.sh SECONDS [NAME...]}
 shift
-[ $# -gt 0 ] || set -- guest-results record avro cbor json-value msgpack protobuf
+[ $# -gt 0 ] || set -- guest-results record cloudevents avro cbor json-value msgpack protobuf
 cd "$(dirname "$0")"
 root=$(cd ../.. && pwd)
 target=${CARGO_TARGET_DIR:-$root/target}

@@ -108,7 +108,8 @@ fn told(events: &[Value]) -> Vec<Value> {
 type Received = Arc<Mutex<Vec<Sent>>>;
 
 async fn receive(State(received): State<Received>, headers: HeaderMap, body: Bytes) {
-    let headers = headers.iter().map(|(name, value)| (name.to_string(), value.to_str().expect("ASCII").into()));
+    let headers =
+        headers.iter().map(|(name, value)| (name.to_string(), value.to_str().expect("ASCII").into()));
     received.lock().expect("no panic").push(Sent { headers: headers.collect(), body: body.to_vec() });
 }
 
@@ -225,7 +226,8 @@ fn events_in_kafka_are_read_in_both_modes_and_plugins_see_envelopes() {
     );
     let mut running = Running::start(&folder, &file);
     running.wait_for("all envelopes", |_| {
-        std::fs::read_to_string(folder.path("out.ndjson")).is_ok_and(|text| text.lines().count() >= events.len())
+        std::fs::read_to_string(folder.path("out.ndjson"))
+            .is_ok_and(|text| text.lines().count() >= events.len())
     });
     stop(running);
     let mut ids = Vec::new();

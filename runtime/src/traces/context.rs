@@ -121,7 +121,8 @@ fn from<'a>(
         }
         None => {
             let unwrapped = named(ENVELOPE_TRACE).next().and_then(|json| serde_json::from_slice(json).ok());
-            let of_event = || EVENT_TRACE.iter().find_map(|name| std::str::from_utf8(named(name).next()?).ok());
+            let of_event =
+                || EVENT_TRACE.iter().find_map(|name| std::str::from_utf8(named(name).next()?).ok());
             let event = || of_event().map(|traceparent| Value::String(traceparent.to_owned()));
             of_trace(&unwrapped.or_else(event).or_else(|| of_envelope(payload?))?)
         }

@@ -26,9 +26,11 @@ pub fn protocol(message: &MessageRef<'_>) -> Result<Option<Protocol>, String> {
     match essence.as_deref() {
         Some(STRUCTURED) => return Ok(None),
         Some("application/cloudevents-batch+json") => {
-            return Err("a batch of CloudEvents (application/cloudevents-batch+json), which is not taken; send \
+            return Err(
+                "a batch of CloudEvents (application/cloudevents-batch+json), which is not taken; send \
                         an event a request, or lines of them as application/x-ndjson"
-                .into());
+                    .into(),
+            );
         }
         Some(other) if other.starts_with("application/cloudevents") => {
             return Err(format!("it is {other:?}; of structured modes only {STRUCTURED} is known"));
@@ -145,7 +147,9 @@ pub fn write(
     if let (Some(content_type), Data::Json(_) | Data::Text(_)) = (content_type, &event.data)
         && !content(content_type)?.is_utf8
     {
-        return Err(format!("its data is text, and would be written in UTF-8 and not as {content_type:?} says"));
+        return Err(format!(
+            "its data is text, and would be written in UTF-8 and not as {content_type:?} says"
+        ));
     }
     let read_back = match (body, protocol) {
         (Body::Nothing, Protocol::Kafka) => None,

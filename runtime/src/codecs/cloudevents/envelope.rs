@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::event::{Attribute, Data, Event, SPECVERSION, is_attribute_name, parse_time};
+use super::event::{
+    Attribute, CAUSATION, CORRELATION, Data, Event, SPECVERSION, is_attribute_name, parse_time,
+};
 use super::members::{Members, text};
 use super::structured::{of_json, value};
 use crate::codecs::typed::Extra;
@@ -23,23 +25,9 @@ const ENCODING: &str = "dataEncoding";
 
 const BASE64: &str = "base64";
 
-/// Attributes that are fields of the envelope.
-const CORRELATION: &str = "correlationid";
-const CAUSATION: &str = "causationid";
-
 /// What cannot be an attribute by a name in `metadata`, since it is one already.
-const OF_THE_ENVELOPE: [&str; 10] = [
-    "id",
-    "source",
-    "type",
-    "specversion",
-    "time",
-    "data",
-    CORRELATION,
-    CAUSATION,
-    TRACEPARENT,
-    TRACESTATE,
-];
+const OF_THE_ENVELOPE: [&str; 10] =
+    ["id", "source", "type", "specversion", "time", "data", CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE];
 
 /// Appends the envelope of an event. One without a time has that of its message.
 pub fn write(event: &Event<'_>, timestamp_ms: i64, out: &mut Vec<u8>) -> Result<(), String> {
@@ -161,7 +149,9 @@ pub fn read<'p>(payload: &'p [u8], extra: Extra) -> Result<Event<'p>, String> {
             "data" => data = Some(json),
             "metadata" => metadata = Some(json),
             _ if extra == Extra::Drop => {}
-            _ => return Err(format!("{name:?} is no field of an envelope; extra_fields = \"drop\" drops it")),
+            _ => {
+                return Err(format!("{name:?} is no field of an envelope; extra_fields = \"drop\" drops it"));
+            }
         }
     }
     if let Some(json) = trace {

@@ -6,8 +6,15 @@ use mime::Mime;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::traces::context::{TRACEPARENT, TRACESTATE};
+
 /// The version of CloudEvents, and of the envelope.
 pub const SPECVERSION: &str = "1.0";
+
+/// Attributes that become fields of the envelope, and are texts there.
+pub const CORRELATION: &str = "correlationid";
+pub const CAUSATION: &str = "causationid";
+const TEXTS: [&str; 4] = [CORRELATION, CAUSATION, TRACEPARENT, TRACESTATE];
 
 /// Attributes and data. Context attributes that have no field of their own (`subject`, `dataschema`) are among
 /// the `others`, with the extensions.
@@ -64,6 +71,7 @@ impl<'a> Event<'a> {
         let (mut id, mut source, mut kind, mut time, mut version) = (None, None, None, None, None);
         let mut others = Vec::new();
         for (name, value) in attributes {
+            let not_text = || format!("`{name}` is not a text");
             let field = match &*name {
                 "id" => &mut id,
                 "source" => &mut source,
@@ -71,11 +79,14 @@ impl<'a> Event<'a> {
                 "time" => &mut time,
                 "specversion" => &mut version,
                 _ => {
+                    if TEXTS.contains(&&*name) && !matches!(value, Attribute::Text(_)) {
+                        return Err(not_text());
+                    }
                     others.push((checked_name(name)?, value));
                     continue;
                 }
             };
-            let Attribute::Text(text) = value else { return Err(format!("`{name}` is not a text")) };
+            let Attribute::Text(text) = value else { return Err(not_text()) };
             *field = Some(text);
         }
         let required = |name: &str, value: Option<Cow<'a, str>>| match value {
@@ -111,9 +122,9 @@ impl<'a> Event<'a> {
     }
 }
 
-/// A name that an attribute can have: lower-case letters and digits of ASCII.
+/// A name that an attribute can have: lower-case letters and digits of ASCII, but not `data`.
 pub fn is_attribute_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'))
+    !name.is_empty() && name != "data" && name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'))
 }
 
 fn checked_name(name: Cow<'_, str>) -> Result<Cow<'_, str>, String> {

@@ -169,7 +169,8 @@ impl Encoder for CloudEvents {
         headers: &mut Vec<GivenHeader>,
     ) -> Result<Body, EncodeError> {
         let payload = message.payload().ok_or_else(no_payload)?;
-        let wrong = |why: String| EncodeError(format!("the payload cannot be written as a CloudEvent: {why}"));
+        let wrong =
+            |why: String| EncodeError(format!("the payload cannot be written as a CloudEvent: {why}"));
         let event = envelope::read(payload, self.extra_fields).map_err(wrong)?;
         match self.mode {
             Mode::Structured => {

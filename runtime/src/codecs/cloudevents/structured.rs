@@ -109,4 +109,3 @@ impl Serialize for Structured<'_, '_> {
         map.end()
     }
 }
-

@@ -46,9 +46,7 @@ fn written(config: &str, protocol: Protocol, envelope: &[u8]) -> Result<Message,
     let body = result.map_err(|error| error.to_string()).inspect_err(|_| assert!(written.is_empty()))?;
     let mut headers: Vec<_> = given
         .into_iter()
-        .map(|GivenHeader { name, value }| {
-            (name.into_owned().into_bytes(), value.into_owned().into_bytes())
-        })
+        .map(|GivenHeader { name, value }| (name.into_owned().into_bytes(), value.into_owned().into_bytes()))
         .collect();
     if protocol == Protocol::Http && !encoder.needs_headers() {
         headers.push((b"content-type".to_vec(), encoder.media_type().into()));
@@ -106,8 +104,7 @@ fn an_event_becomes_an_envelope_and_the_event_again() {
     expected.as_object_mut().unwrap().remove("missing");
     expected["time"] = json!("2024-02-29T12:00:00.5Z");
     for protocol in [Protocol::Http, Protocol::Kafka] {
-        let again =
-            written(STRUCTURED_MODE, protocol, event_as_envelope().to_string().as_bytes()).unwrap();
+        let again = written(STRUCTURED_MODE, protocol, event_as_envelope().to_string().as_bytes()).unwrap();
         let payload = again.payload.unwrap();
         assert_eq!(serde_json::from_slice::<Value>(&payload).unwrap(), expected);
         let header = (b"content-type".to_vec(), b"application/cloudevents+json; charset=UTF-8".to_vec());
@@ -174,8 +171,7 @@ fn a_time_in_utc_keeps_its_digits() {
 #[test]
 fn data_keeps_its_bytes() {
     let data = r#"{"big": 123456789012345678901234567890, "price": 1.10, "text": "\u00e9"}"#;
-    let event =
-        format!(r#"{{"specversion":"1.0","id":"A","source":"s","type":"t","data":{data}}}"#);
+    let event = format!(r#"{{"specversion":"1.0","id":"A","source":"s","type":"t","data":{data}}}"#);
     let structured = seen(&message(&[], Some(event.as_bytes()))).unwrap().unwrap();
     assert!(String::from_utf8_lossy(&structured).contains(data));
     for (mode, protocol) in WAYS {
@@ -186,7 +182,8 @@ fn data_keeps_its_bytes() {
         assert!(String::from_utf8_lossy(&again).contains(data));
     }
     // A line each, where they stand in lines.
-    let lines = b"{\"specversion\":\"1.0\",\"id\":\"A\",\"source\":\"s\",\"type\":\"t\",\"data\":{\n\"a\": 1\n}}";
+    let lines =
+        b"{\"specversion\":\"1.0\",\"id\":\"A\",\"source\":\"s\",\"type\":\"t\",\"data\":{\n\"a\": 1\n}}";
     let written = encode("cloudevents", STRUCTURED_MODE, &payload(lines)).unwrap();
     assert!(!written.contains(&b'\n') && written.ends_with(br#""data":{"a":1}}"#));
 }
@@ -331,6 +328,8 @@ fn what_is_no_event_is_refused_with_the_field() {
         (with("datacontenttype", json!("x")), "\"x\" is no media type"),
         (with("datacontenttype", json!("text/plain")), "`data` is not a text"),
         (with("data_base64", json!("AA==")), "both `data` and `data_base64`"),
+        (with("correlationid", json!(1)), "`correlationid` is not a text"),
+        (with("traceparent", json!(true)), "`traceparent` is not a text"),
         (with("retries", json!([1])), "`retries` is an array"),
         (with("retries", json!({})), "`retries` is an object"),
         (with("retries", json!(1.5)), "`retries` is a number that is no integer of 32 bits"),
@@ -369,6 +368,8 @@ fn the_mode_of_a_message_is_told_by_its_headers() {
     assert!(error(&message(&twice, Some(b""))).contains("`id` comes twice"));
     let wrong = [("ce-specversion", "1.0"), ("ce-datacontenttype", "text/plain")];
     assert!(error(&message(&wrong, Some(b""))).contains("is said by `content-type`"));
+    let wrong = [("ce-specversion", "1.0"), ("ce-data", "x")];
+    assert!(error(&message(&wrong, Some(b""))).contains("\"data\" cannot be the name of an attribute"));
     let wrong = [
         ("ce_specversion", "1.0"),
         ("ce_id", "A"),
@@ -474,11 +475,17 @@ fn envelopes() -> impl Strategy<Value = Value> {
     let text = "[^\\x00-\\x1f\\x7f-\\x9f]{1,12}";
     let data = prop_oneof![
         any::<Option<i32>>().prop_map(|number| (json!(number), None, false)),
-        ("[^\\x00]{0,8}", any::<i64>())
-            .prop_map(|(text, number)| (json!({ "text": text, "n": [number] }), Some("application/json"), false)),
+        ("[^\\x00]{0,8}", any::<i64>()).prop_map(|(text, number)| (
+            json!({ "text": text, "n": [number] }),
+            Some("application/json"),
+            false
+        )),
         "\\PC{0,12}".prop_map(|text| (json!(text), Some("text/plain"), false)),
-        proptest::collection::vec(any::<u8>(), 1..12)
-            .prop_map(|bytes| (json!(STANDARD.encode(bytes)), Some("image/png"), true)),
+        proptest::collection::vec(any::<u8>(), 1..12).prop_map(|bytes| (
+            json!(STANDARD.encode(bytes)),
+            Some("image/png"),
+            true
+        )),
     ];
     let metadata = proptest::collection::btree_map("[b-z][0-9b-z]{0,5}", text, 0..4);
     (text, text, text, data, metadata, proptest::option::of(text)).prop_map(

@@ -367,11 +367,7 @@ fn record<'a>(
 }
 
 /// Refuses what the topic would refuse.
-fn refuse_early<'a>(
-    limits: &TopicLimits,
-    record: Record<'a>,
-    now_ms: i64,
-) -> Result<Record<'a>, Outcome> {
+fn refuse_early<'a>(limits: &TopicLimits, record: Record<'a>, now_ms: i64) -> Result<Record<'a>, Outcome> {
     let headers = record.headers.iter().flat_map(OwnedHeaders::iter);
     let headers = headers.map(|header| (header.key.as_bytes(), header.value.unwrap_or_default()));
     let bytes = record_bytes(record.key, record.payload, headers);

@@ -33,7 +33,8 @@ impl Process for Payments {
         let placed: Envelope<OrderPlaced> = message.json()?;
         let OrderPlaced { order, total_cents } = &placed.data;
         let data = PaymentRequested { order: order.clone(), cents: *total_cents };
-        let requested = Envelope::caused_by(Draft::of(message)?, &placed, "payment.requested", "payments", data);
+        let requested =
+            Envelope::caused_by(Draft::of(message)?, &placed, "payment.requested", "payments", data);
         out.emit().payload_json(&requested)?;
         Ok(Verdict::Emit)
     }
