@@ -2,6 +2,7 @@
 
 mod cloudevents;
 mod files;
+mod references;
 mod registry;
 mod registry_troubles;
 mod serializers;

@@ -10,6 +10,7 @@ mod pipelines;
 mod security;
 mod sink;
 mod through;
+mod traced;
 mod troubles;
 
 use std::path::PathBuf;

@@ -3,6 +3,7 @@
 
 #[cfg(feature = "aws")]
 pub mod aws;
+pub mod certificates;
 pub mod installed;
 #[cfg(feature = "kafka")]
 pub mod kafka;

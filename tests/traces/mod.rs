@@ -3,6 +3,7 @@
 mod context;
 mod failures;
 mod outages;
+mod tls;
 mod way;
 
 use std::path::PathBuf;

@@ -6,14 +6,13 @@ use std::sync::OnceLock;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, PublicKeyData, SigningKey,
-};
+use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use serde_json::json;
 use tempfile::TempDir;
 
 use super::Kafka;
 use super::broker::Plan;
+use crate::services::certificates::{authority, certificate};
 
 /// Signed in with PLAIN or SCRAM, clients are this user, with [`Secured::PASSWORD`].
 const USER: &str = "orders";
@@ -157,23 +156,6 @@ fn properties(files: &Path, keys: &Path) -> Vec<(String, String)> {
         add(format!("{of}.sasl.oauthbearer.expected.audience"), Secured::AUDIENCE.to_owned());
     }
     properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
-}
-
-fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {
-    let mut params = CertificateParams::default();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.distinguished_name.push(DnType::CommonName, name);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
-}
-
-/// The certificate and the key of `name`, on the addresses of this machine.
-fn certificate(name: &str, authority: &CertifiedIssuer<'static, KeyPair>) -> (String, String) {
-    let mut params = CertificateParams::new(["127.0.0.1".to_owned()]).expect("an address");
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    let key = KeyPair::generate().expect("a key");
-    let signed = params.signed_by(&key, authority).expect("a certificate");
-    (signed.pem(), key.serialize_pem())
 }
 
 fn write_certificates(files: &Path) {

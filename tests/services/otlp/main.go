@@ -1,7 +1,7 @@
 // The receiver of the OpenTelemetry Collector for OTLP over HTTP, alone: adds what it takes to a file, a
 // line of JSON a request, in the encoding that OTLP has for files.
 //
-// Arguments: address to listen on, file.
+// Arguments: address to listen on, file; for TLS its certificate, its key and the authority of its clients.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 	"go.uber.org/zap"
 )
 
-func run(address, path string) error {
+func run(address, path string, tls []string) error {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -45,6 +45,9 @@ func run(address, path string) error {
 	factory := otlpreceiver.NewFactory()
 	config := factory.CreateDefaultConfig()
 	http := map[string]any{"endpoint": address}
+	if len(tls) == 3 {
+		http["tls"] = map[string]any{"cert_file": tls[0], "key_file": tls[1], "client_ca_file": tls[2]}
+	}
 	given := confmap.NewFromStringMap(map[string]any{"protocols": map[string]any{"http": http}})
 	if err := given.Unmarshal(config); err != nil {
 		return err
@@ -66,7 +69,7 @@ func run(address, path string) error {
 }
 
 func main() {
-	if err := run(os.Args[1], os.Args[2]); err != nil {
+	if err := run(os.Args[1], os.Args[2], os.Args[3:]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -42,6 +42,8 @@ fn program() -> PathBuf {
 pub struct Receiver {
     port: u16,
     folder: TempDir,
+    /// Certificate, key and authority of its clients, if it wants TLS.
+    tls: Vec<PathBuf>,
     server: Option<Server>,
 }
 
@@ -55,14 +57,22 @@ impl Receiver {
     /// It has its address, and does not run yet.
     pub fn prepared() -> Receiver {
         let folder = tempfile::Builder::new().prefix("otlp-").tempdir().expect("a folder for a server");
-        Receiver { port: free_port(), folder, server: None }
+        Receiver { port: free_port(), folder, tls: Vec::new(), server: None }
+    }
+
+    /// It speaks TLS alone, with clients who show a certificate of that authority.
+    pub fn start_with_tls(certificate: PathBuf, key: PathBuf, client_authority: PathBuf) -> Receiver {
+        let mut receiver = Receiver::prepared();
+        receiver.tls = vec![certificate, key, client_authority];
+        receiver.run();
+        receiver
     }
 
     /// Starts it, also again.
     pub fn run(&mut self) {
         let address = format!("127.0.0.1:{}", self.port);
         let mut command = Command::new(program());
-        command.arg(&address).arg(self.folder.path().join("traces.ndjson"));
+        command.arg(&address).arg(self.folder.path().join("traces.ndjson")).args(&self.tls);
         let log = self.folder.path().join("log");
         let server = Server::start("the receiver of OTLP".into(), &mut command, &log, self.folder.path());
         let end = Instant::now() + DEADLINE;
@@ -79,7 +89,8 @@ impl Receiver {
     }
 
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = if self.tls.is_empty() { "http" } else { "https" };
+        format!("{scheme}://127.0.0.1:{}", self.port)
     }
 
     /// What it was sent, as it stands in its file.

@@ -13,6 +13,7 @@ use protox::Compiler;
 
 use super::{Finding, Findings, Mode, Way};
 use crate::Error;
+use crate::protobuf::pool_of_sources;
 
 /// The descriptors of a `.proto` file, which imports from `include_dirs`.
 ///
@@ -23,6 +24,14 @@ pub fn of_file(file: &Path, include_dirs: &[impl AsRef<Path>]) -> Result<Descrip
     let mut compiler = Compiler::new(include_dirs).map_err(wrong)?;
     compiler.include_imports(true).open_file(file).map_err(wrong)?;
     Ok(compiler.descriptor_pool())
+}
+
+/// Those of the text of a file and of what it imports, as [`crate::protobuf::Descriptors::from_sources`].
+///
+/// # Errors
+/// As there.
+pub fn of_sources(main_text: &str, references: &[(&str, &str)]) -> Result<DescriptorPool, Error> {
+    Ok(pool_of_sources(main_text, references)?.0)
 }
 
 /// Those of a `FileDescriptorSet`.

@@ -101,20 +101,8 @@ impl Descriptors {
     /// # Errors
     /// A text is missing or wrong; it names the place.
     pub fn from_sources(main_text: &str, references: &[(&str, &str)]) -> Result<Descriptors, Error> {
-        const MAIN: &str = "schema.proto";
-        let mut texts: HashMap<String, String> =
-            references.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
-        let main = (0..)
-            .map(|count| if count == 0 { MAIN.to_owned() } else { format!("{count}-{MAIN}") })
-            .find(|name| !texts.contains_key(name))
-            .expect("there are more names than references");
-        texts.insert(main.clone(), main_text.to_owned());
-        let mut resolver = ChainFileResolver::new();
-        resolver.add(Texts(texts));
-        resolver.add(GoogleFileResolver::new());
-        let mut compiler = Compiler::with_file_resolver(resolver);
-        compiler.open_file(&main).map_err(|error| not_compiled(&error))?;
-        Ok(Descriptors::new(&linked(&mut compiler)?, &main))
+        let (pool, main) = pool_of_sources(main_text, references)?;
+        Ok(Descriptors::new(&pool, &main))
     }
 
     fn new(pool: &DescriptorPool, main_file: &str) -> Descriptors {
@@ -133,6 +121,22 @@ impl Descriptors {
         Ok(Message::new(&self.schema, at))
     }
 
+    /// The message of this name, if the main file itself has it.
+    ///
+    /// # Errors
+    /// It has none; it names those that it has.
+    pub fn message_of_main_file(&self, name: &str) -> Result<Message, Error> {
+        let message = self.message(name)?;
+        if *message.layout().file != *self.main_file {
+            return Err(Error::new(format!(
+                "the message {name:?} is of {}, which {} imports",
+                message.layout().file,
+                self.main_file
+            )));
+        }
+        Ok(message)
+    }
+
     /// The message of the main file at these indexes: which of the file's messages, then which of those
     /// within it, and so on.
     ///
@@ -148,6 +152,27 @@ impl Descriptors {
     fn of_main_file(&self) -> impl Iterator<Item = (usize, &Layout)> {
         self.schema.messages.iter().enumerate().filter(|(_, layout)| *layout.file == *self.main_file)
     }
+}
+
+/// What [`Descriptors::from_sources`] is made of, and the name of the main file.
+pub(crate) fn pool_of_sources(
+    main_text: &str,
+    references: &[(&str, &str)],
+) -> Result<(DescriptorPool, String), Error> {
+    const MAIN: &str = "schema.proto";
+    let mut texts: HashMap<String, String> =
+        references.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect();
+    let main = (0..)
+        .map(|count| if count == 0 { MAIN.to_owned() } else { format!("{count}-{MAIN}") })
+        .find(|name| !texts.contains_key(name))
+        .expect("there are more names than references");
+    texts.insert(main.clone(), main_text.to_owned());
+    let mut resolver = ChainFileResolver::new();
+    resolver.add(Texts(texts));
+    resolver.add(GoogleFileResolver::new());
+    let mut compiler = Compiler::with_file_resolver(resolver);
+    compiler.open_file(&main).map_err(|error| not_compiled(&error))?;
+    Ok((linked(&mut compiler)?, main))
 }
 
 impl Message {

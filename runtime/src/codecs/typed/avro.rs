@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use millstream_formats::avro::{self, Resolved as Resolving, Schema, single};
 use millstream_formats::{Error, Value, compatibility};
-use millstream_registry::{Kind, Resolved, Schema as RegisteredSchema};
+use millstream_registry::{Kind, Reference, Resolved, Schema as RegisteredSchema};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::container::ContainerDecoder;
+use super::references::Referred;
 use super::registered::{Compiled, Pinned, Target, reading, writing};
 use super::registry::{Names, RegistryKeys};
 use super::subject::{Subject, only_for};
@@ -40,9 +41,10 @@ struct Avro {
     /// they were written by, and needed unless they name it; of those that are written the one to write by,
     /// where with a `registry` the newest version of the subject is the default.
     schema: Option<PathBuf>,
-    /// Files of schemas that the schemas refer to by name.
+    /// Files of schemas that the schemas refer to by name. For writing with a `registry`, where each is
+    /// registered: `{ file = "address.avsc", subject = "address", version = 1 }`.
     #[serde(default)]
-    references: Vec<PathBuf>,
+    references: Vec<Referred>,
     /// For reading with `framing = "single-object"`: files of other schemas that messages may name.
     #[serde(default)]
     other_schemas: Vec<PathBuf>,
@@ -168,7 +170,7 @@ impl Avro {
 
     fn schema(&self, base: &Path, file: &Path, at: &str) -> Result<(String, Schema), Problem> {
         let text = files::read(base, file, at)?;
-        let references = files::read_all(base, &self.references, "/references")?;
+        let references = files::read_all(base, self.references.iter().map(Referred::file), "/references")?;
         let references: Vec<&str> = references.iter().map(String::as_str).collect();
         let schema = Schema::parse(&text, &references)
             .map_err(|error| Problem::new(at, format!("{}: {error}", file.display())))?;
@@ -233,6 +235,26 @@ impl Avro {
         }
     }
 
+    /// The references as the registry has them, by the names of their types.
+    fn registered_references(&self, base: &Path) -> Parsed<Vec<Reference>> {
+        let named = self.references.iter().enumerate().map(|(index, referred)| {
+            let at = format!("/references/{index}");
+            let (_, schema) = self.schema(base, referred.file(), &at)?;
+            let name = schema
+                .name()
+                .ok_or_else(|| Problem::new(&at, "it has no name that others could refer to it by"))?;
+            referred.registered(&name, &at)
+        });
+        let (mut references, mut problems) = (Vec::new(), Vec::new());
+        for named in named {
+            match named {
+                Ok(reference) => references.push(reference),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        if problems.is_empty() { Ok(references) } else { Err(problems) }
+    }
+
     fn registered(
         &self,
         registry: &RegistryKeys,
@@ -243,19 +265,18 @@ impl Avro {
         let subject = self.subject().name(&record);
         let pinned = match schema {
             None => Pinned::Latest,
-            Some(_) if !self.references.is_empty() => {
-                return Err(one(Problem::new(
-                    "/references",
-                    "a schema with references is not looked up in a registry",
-                )
-                .help("register it with its references, and leave out `schema` and `references`")));
+            Some((text, schema)) => {
+                let references = self.registered_references(base)?;
+                let whole = schema.to_json().to_owned();
+                Pinned::This {
+                    schema: RegisteredSchema { references, ..RegisteredSchema::new(Kind::Avro, text) },
+                    compiled: Arc::new(Written { schema, resolved: None }),
+                    register: self.register,
+                    compare: Box::new(move |old, mode| {
+                        compatibility::avro::check(of_registry(old)?.to_json(), &whole, mode)
+                    }),
+                }
             }
-            Some((text, schema)) => Pinned::This {
-                schema: RegisteredSchema::new(Kind::Avro, text),
-                compiled: Arc::new(Written { schema, resolved: None }),
-                register: self.register,
-                compare: compatibility::avro::check,
-            },
         };
         let (payload, extra) = (self.payload, self.extra_fields);
         writing::<Written>(registry, base, None, Target { subject, pinned, payload, extra })
@@ -320,8 +341,7 @@ impl Compiled for Written {
         if schema.schema.kind != Kind::Avro {
             return Err(format!("it is {}, not Avro", schema.schema.kind));
         }
-        let references: Vec<&str> = schema.dependencies.iter().map(|other| other.text.as_str()).collect();
-        let schema = Schema::parse(&schema.schema.text, &references).map_err(|error| error.to_string())?;
+        let schema = of_registry(schema).map_err(|error| error.to_string())?;
         Written::new(schema, reader.as_ref())
             .map_err(|error| format!("`reader_schema` cannot read what it writes: {error}"))
     }
@@ -341,6 +361,12 @@ impl Compiled for Written {
         let value = payload.read(message)?;
         self.schema.encode(&value, extra.into(), out).map_err(|error| EncodeError(error.to_string()))
     }
+}
+
+/// A schema of a registry, with those that it refers to.
+fn of_registry(schema: &Resolved) -> Result<Schema, Error> {
+    let references: Vec<&str> = schema.dependencies.iter().map(|other| other.text.as_str()).collect();
+    Schema::parse(&schema.schema.text, &references)
 }
 
 /// Messages of one of these schemas, which they name by its fingerprint.

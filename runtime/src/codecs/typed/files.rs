@@ -1,6 +1,6 @@
 //! Files with schemas.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::config::problem::Problem;
 
@@ -12,6 +12,10 @@ pub fn read(base: &Path, file: &Path, at: &str) -> Result<String, Problem> {
 }
 
 /// The texts of several files.
-pub fn read_all(base: &Path, files: &[PathBuf], at: &str) -> Result<Vec<String>, Problem> {
-    files.iter().enumerate().map(|(index, file)| read(base, file, &format!("{at}/{index}"))).collect()
+pub fn read_all<'f>(
+    base: &Path,
+    files: impl Iterator<Item = &'f Path>,
+    at: &str,
+) -> Result<Vec<String>, Problem> {
+    files.enumerate().map(|(index, file)| read(base, file, &format!("{at}/{index}"))).collect()
 }

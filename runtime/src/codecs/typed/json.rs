@@ -8,7 +8,7 @@ use millstream_registry::{Kind, Resolved, Schema};
 use millstream_schema::{Check, Config};
 use serde_json::Value;
 
-use super::registered::{self, Compiled, Pinned, Target};
+use super::registered::{self, Compare, Compiled, Pinned, Target};
 use super::registry::{Names, RegistryKeys};
 use super::subject::Subject;
 use super::{Extra, Payload, files};
@@ -53,9 +53,11 @@ pub fn writing(registry: &RegistryKeys, written: &Written<'_>, base: &Path) -> P
                 return Err(wrong("it has no `title`, which `subject_names` wants as its name".to_owned()));
             }
             let compiled = Check::new(Config::of(value)).map_err(|mistake| wrong(mistake.message))?;
-            let schema = Schema::new(Kind::Json, text);
+            let schema = Schema::new(Kind::Json, text.clone());
             let compiled = Arc::new(Checked(compiled));
-            let (register, compare) = (written.register, compatibility::json::check);
+            let compare: Compare =
+                Box::new(move |old, mode| compatibility::json::check(&old.schema.text, &text, mode));
+            let register = written.register;
             (Pinned::This { schema, compiled, register, compare }, title.unwrap_or_default())
         }
     };

@@ -10,6 +10,7 @@ mod files;
 pub mod json;
 mod plain;
 mod protobuf;
+mod references;
 mod registered;
 mod registry;
 mod subject;

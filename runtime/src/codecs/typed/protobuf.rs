@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use millstream_formats::protobuf::{Descriptors, Message, UnknownFields, read_indexes, write_indexes};
-use millstream_formats::{Error, Value};
-use millstream_registry::{Kind, Resolved};
+use millstream_formats::{Error, Value, compatibility};
+use millstream_registry::{Kind, Resolved, Schema};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::references::Referred;
 use super::registered::{Compiled, Pinned, Target, reading, writing};
 use super::registry::{Names, RegistryKeys};
 use super::subject::{Subject, only_for};
-use super::{Convert, Encoding, Extra, Payload, Reads, Unchecked, Writes, converted};
+use super::{Convert, Encoding, Extra, Payload, Reads, Unchecked, Writes, converted, files};
 use crate::codecs::{Around, CodecSpec, DecodeError, DecoderConfig, EncodeError, Encoder};
 use crate::config::problem::Problem;
 use crate::config::{Parsed, parse};
@@ -32,7 +33,8 @@ pub const SPEC: CodecSpec = CodecSpec {
 #[serde(deny_unknown_fields)]
 struct Protobuf {
     /// Files of the schema (`.proto`), compiled when the pipeline starts: each is looked for in the folders of
-    /// `include`.
+    /// `include`. For writing with a `registry` the one to write by, where the newest version of the subject is
+    /// the default.
     #[serde(default)]
     files: Vec<PathBuf>,
     /// Folders in which `files` and what they import are, relative to the pipeline file; by default that of
@@ -53,6 +55,13 @@ struct Protobuf {
     topic: Option<String>,
     /// For writing with a `registry`: the subject itself, whatever `subject_names` says.
     subject: Option<String>,
+    /// For writing with a `registry`: where what the file imports is registered, but for `google/protobuf/*`, each
+    /// as it is imported: `{ file = "common/money.proto", subject = "money", version = 1 }`.
+    #[serde(default)]
+    references: Vec<Referred>,
+    /// For writing with a `registry`: register the file in the subject if it is not there.
+    #[serde(default)]
+    register: bool,
     /// What plugins see of a message.
     #[serde(default)]
     payload: Payload,
@@ -80,9 +89,17 @@ impl Protobuf {
             ("topic", self.topic.is_some()),
             ("subject", self.subject.is_some()),
             ("subject_names", self.subject_names != Names::default()),
+            ("references", !self.references.is_empty()),
+            ("register", self.register),
             ("extra_fields", self.extra_fields != Extra::default()),
         ];
         only_for("writing", &given, &mut problems);
+        if self.registry.is_some() && !self.files.is_empty() {
+            problems.push(
+                Problem::new("/files", "messages name the schema in the registry that they were written by")
+                    .help("remove it"),
+            );
+        }
         if self.registry.is_some() && self.message.is_some() {
             problems.push(
                 Problem::new("/message", "messages with a `registry` say themselves which one they are")
@@ -97,6 +114,21 @@ impl Protobuf {
         only_for("reading", &[("unknown_fields", self.unknown_fields != Extra::default())], &mut problems);
         if self.registry.is_some() {
             self.subject().check(self.message.is_some(), &mut problems);
+            if self.files.len() > 1 {
+                problems.push(
+                    Problem::new("/files/1", "a schema of a registry is one file")
+                        .help("the one with the message; what it imports is in `references`"),
+                );
+            }
+        }
+        let pinned = self.registry.is_some() && !self.files.is_empty();
+        for (name, given) in [("references", !self.references.is_empty()), ("register", self.register)] {
+            if given && !pinned {
+                problems.push(
+                    Problem::new(format!("/{name}"), "there is no schema in a file to write by with a `registry`")
+                        .help("files = [\"order.proto\"] and a `registry`"),
+                );
+            }
         }
         if problems.is_empty() { Ok(self) } else { Err(problems) }
     }
@@ -105,9 +137,9 @@ impl Protobuf {
         let mut problems = Vec::new();
         let has_schema = !self.files.is_empty() || self.descriptor_set.is_some();
         match (&self.registry, has_schema) {
-            (Some(_), true) => problems.push(
-                Problem::new("/registry", "the schema is that of the registry, so there is none in files")
-                    .help("remove `files` and `descriptor_set`, or `registry`"),
+            (Some(_), true) if self.descriptor_set.is_some() => problems.push(
+                Problem::new("/descriptor_set", "the schema is that of the registry")
+                    .help("remove `descriptor_set`, or `registry`"),
             ),
             (None, false) => problems.push(
                 Problem::new("", "there is no schema")
@@ -147,10 +179,45 @@ impl Protobuf {
             Some(registry) => {
                 let settings = Messages { unknown: Extra::Reject, message: self.message.clone() };
                 let subject = self.subject().name(self.message.as_deref().unwrap_or_default());
-                let (pinned, extra) = (Pinned::Latest, self.extra_fields);
+                let extra = self.extra_fields;
+                let pinned = match self.files.first() {
+                    None => Pinned::Latest,
+                    Some(file) => self.pinned(file, &settings, around.base)?,
+                };
                 let target = Target { subject, pinned, payload, extra };
                 writing::<File>(registry, around.base, settings, target)
             }
+        }
+    }
+
+    /// The schema in a file, as it is to be found in the registry.
+    fn pinned(&self, file: &Path, settings: &Messages, base: &Path) -> Parsed<Pinned<File>> {
+        let include = self.include(base);
+        let wrong = |at: &'static str| move |error: Error| vec![Problem::new(at, error.to_string())];
+        let descriptors = Descriptors::from_files(&self.files, &include).map_err(wrong("/files"))?;
+        let compiled = File::new(descriptors, settings).map_err(wrong("/message"))?;
+        let new = compatibility::protobuf::of_file(file, &include).map_err(wrong("/files"))?;
+        let folder = include.iter().find(|folder| folder.join(file).is_file()).unwrap_or(&include[0]);
+        let text = files::read(folder, file, "/files/0").map_err(|problem| vec![problem])?;
+        let references = self.references.iter().enumerate().map(|(index, referred)| {
+            referred.registered(&referred.file().to_string_lossy(), &format!("/references/{index}"))
+        });
+        let references = references.collect::<Result<_, _>>().map_err(|problem| vec![problem])?;
+        Ok(Pinned::This {
+            schema: Schema { references, ..Schema::new(Kind::Protobuf, text) },
+            compiled: Arc::new(compiled),
+            register: self.register,
+            compare: Box::new(move |old, mode| {
+                let old = compatibility::protobuf::of_sources(&old.schema.text, &dependencies(old))?;
+                compatibility::protobuf::check(&old, &new, None, mode)
+            }),
+        })
+    }
+
+    fn include(&self, base: &Path) -> Vec<PathBuf> {
+        match self.include.is_empty() {
+            true => vec![base.to_owned()],
+            false => self.include.iter().map(|folder| base.join(folder)).collect(),
         }
     }
 
@@ -171,14 +238,8 @@ impl Protobuf {
                 })?;
                 Descriptors::from_set(&set).map_err(|error| one(Problem::new(at, error.to_string())))?
             }
-            None => {
-                let mut include: Vec<PathBuf> = self.include.iter().map(|folder| base.join(folder)).collect();
-                if include.is_empty() {
-                    include.push(base.to_owned());
-                }
-                Descriptors::from_files(&self.files, &include)
-                    .map_err(|error| one(Problem::new("/files", error.to_string())))?
-            }
+            None => Descriptors::from_files(&self.files, &self.include(base))
+                .map_err(|error| one(Problem::new("/files", error.to_string())))?,
         };
         let name = self.message.as_deref().unwrap_or_default();
         let message =
@@ -219,6 +280,21 @@ struct File {
     written: Message,
 }
 
+impl File {
+    fn new(descriptors: Descriptors, settings: &Messages) -> Result<File, Error> {
+        let written = match &settings.message {
+            Some(name) => descriptors.message_of_main_file(name),
+            None => descriptors.message_at_indexes(&[0]),
+        };
+        Ok(File { written: written?, descriptors, unknown: settings.unknown })
+    }
+}
+
+/// What a schema of a registry imports, by its names.
+fn dependencies(schema: &Resolved) -> Vec<(&str, &str)> {
+    schema.dependencies.iter().map(|other| (other.name.as_str(), other.text.as_str())).collect()
+}
+
 impl Compiled for File {
     const MEDIA_TYPE: &'static str = MEDIA_TYPE;
 
@@ -228,16 +304,8 @@ impl Compiled for File {
         if schema.schema.kind != Kind::Protobuf {
             return Err(format!("it is {}, not Protocol Buffers", schema.schema.kind));
         }
-        let references: Vec<(&str, &str)> =
-            schema.dependencies.iter().map(|other| (other.name.as_str(), other.text.as_str())).collect();
-        let descriptors = Descriptors::from_sources(&schema.schema.text, &references);
-        let descriptors = descriptors.map_err(|error| error.to_string())?;
-        let written = match &settings.message {
-            Some(name) => descriptors.message(name),
-            None => descriptors.message_at_indexes(&[0]),
-        };
-        let written = written.map_err(|error| error.to_string())?;
-        Ok(File { descriptors, unknown: settings.unknown, written })
+        let descriptors = Descriptors::from_sources(&schema.schema.text, &dependencies(schema));
+        descriptors.and_then(|file| File::new(file, settings)).map_err(|error| error.to_string())
     }
 
     fn read(&self, mut bytes: &[u8], payload: Payload, out: &mut Vec<u8>) -> Result<(), DecodeError> {

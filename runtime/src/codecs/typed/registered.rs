@@ -100,8 +100,9 @@ pub enum Pinned<C> {
     This { schema: Schema, compiled: Arc<C>, register: bool, compare: Compare },
 }
 
-/// What is between two versions of a schema, the old one first.
-pub type Compare = fn(&str, &str, Mode) -> Result<Vec<Finding>, millstream_formats::Error>;
+/// What is between an older version of the schema and this one.
+pub type Compare =
+    Box<dyn Fn(&Resolved, Mode) -> Result<Vec<Finding>, millstream_formats::Error> + Send + Sync>;
 
 /// How a sink writes messages that name their schema.
 pub struct Target<C> {
@@ -132,7 +133,7 @@ struct Writing<C> {
 impl<C: Compiled> Writing<C> {
     /// Whether the subject takes the schema of the pipeline as its next version, by the registry and by what
     /// is found between it and the newest version.
-    async fn compatibility(&self, schema: &Schema, compare: Compare) -> anyhow::Result<Vec<String>> {
+    async fn compatibility(&self, schema: &Schema, compare: &Compare) -> anyhow::Result<Vec<String>> {
         let (registry, subject) = (self.cache.registry(), &self.target.subject);
         let newest = match registry.version(subject, Version::Latest).await {
             Ok(newest) => newest,
@@ -148,13 +149,12 @@ impl<C: Compiled> Writing<C> {
         };
         let Some(mode) = mode_of(level) else { return Ok(Vec::new()) };
         let verdict = registry.compatibility(subject, Version::Latest, schema).await?;
-        let found = compare(&newest.schema.text, &schema.text, mode)?;
+        let version = format!("version {} of subject {subject:?}", newest.version);
+        let newest = registry.resolve(&version, newest.schema).await?;
+        let found = compare(&newest, mode)?;
         let breaks = found.iter().filter(|finding| finding.weight == Weight::Breaks);
-        let mut told: Vec<String> = breaks
-            .map(|finding| {
-                format!("version {} of subject {subject:?} and this schema: {finding}", newest.version)
-            })
-            .collect();
+        let mut told: Vec<String> =
+            breaks.map(|finding| format!("{version} and this schema: {finding}")).collect();
         if !verdict.compatible && told.is_empty() {
             let why = verdict.messages.join("; ");
             told.push(format!("the registry does not take this schema in subject {subject:?}: {why}"));
@@ -188,7 +188,7 @@ impl<C: Compiled> Encoder for Writing<C> {
     fn ask(&self) -> Option<Asking<'_>> {
         match &self.target.pinned {
             Pinned::Latest => None,
-            Pinned::This { schema, compare, .. } => Some(Box::pin(self.compatibility(schema, *compare))),
+            Pinned::This { schema, compare, .. } => Some(Box::pin(self.compatibility(schema, compare))),
         }
     }
 

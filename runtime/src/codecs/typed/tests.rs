@@ -219,6 +219,29 @@ fn mistakes_of_a_codec_name_the_key_and_the_remedy() {
         ),
         (json!({ "type": "json", "topic": "x" }), "/topic: without a `registry` there is no use for `topic`"),
         (json!({ "type": "protobuf", "registry": registry }), ": the subject of the schema is not known"),
+        (
+            json!({
+                "type": "avro", "registry": registry, "topic": "t", "schema": "newer.avsc", "references": ["order.avsc"],
+            }),
+            "/references/0: the registry is to be told which version",
+        ),
+        (
+            json!({ "type": "protobuf", "files": ["order.proto"], "message": "shop.Order", "register": true }),
+            "/register: there is no schema in a file to write by with a `registry`",
+        ),
+        (
+            json!({
+                "type": "protobuf", "registry": registry, "topic": "t", "files": ["order.proto", "other.proto"],
+            }),
+            "/files/1: a schema of a registry is one file",
+        ),
+        (
+            json!({
+                "type": "protobuf", "registry": registry, "topic": "t", "files": ["order.proto"],
+                "message": "google.protobuf.Timestamp",
+            }),
+            "/message: the message \"google.protobuf.Timestamp\" is of google/protobuf/timestamp.proto",
+        ),
     ] {
         let told = problems(encoder(&codec, base));
         assert!(told.contains(problem), "{codec}: {told}");
