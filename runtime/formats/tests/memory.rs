@@ -174,7 +174,7 @@ fn decoding_takes_a_bounded_multiple_of_its_input() {
 
     // A block of values that take no bytes, as many as it says.
     let null = avro::Schema::parse(r#""null""#, &[]).unwrap();
-    let head = avro::head(&null);
+    let head = avro::head(&null, avro::Compression::Null);
     let container = Container::open(&head, None).unwrap();
     for count in [1 << 40, 10_000_000] {
         let block = [&zigzag(count)[..], &[0], &head[head.len() - 16..]].concat();
@@ -184,7 +184,7 @@ fn decoding_takes_a_bounded_multiple_of_its_input() {
     }
     // Lists of a thousand, so many that they are small for each one and not for all.
     let lists = avro::Schema::parse(r#"{"type":"array","items":"null"}"#, &[]).unwrap();
-    let head = avro::head(&lists);
+    let head = avro::head(&lists, avro::Compression::Null);
     let container = Container::open(&head, None).unwrap();
     let values = [zigzag(1000), vec![0]].concat().repeat(LENGTH / 3);
     let block =

@@ -1,9 +1,8 @@
 //! Object container files: a head with the schema, then blocks of values, each with a marker behind it.
 
-use apache_avro::{Codec, DeflateSettings};
-
+use super::compression::{Codec, Compression};
 use super::read::Reader;
-use super::{MAX_UNPACKED_BYTES, Resolved, Schema, write};
+use super::{Resolved, Schema, write};
 use crate::error::At;
 use crate::{Error, ExtraFields, Value};
 
@@ -47,15 +46,7 @@ impl Container {
         let schema = of("avro.schema").ok_or_else(|| wrong("it has no schema".into()))?;
         let schema = str::from_utf8(schema).map_err(|_| wrong("its schema is not UTF-8".into()))?;
         let schema = Schema::parse(schema, &[])?;
-        let codec = match of("avro.codec").unwrap_or(b"null") {
-            b"null" | b"" => Codec::Null,
-            b"deflate" => Codec::Deflate(DeflateSettings::default()),
-            b"snappy" => Codec::Snappy,
-            other => {
-                let name = String::from_utf8_lossy(other);
-                return Err(wrong(format!("compressed by {name:?}; known are null, deflate and snappy")));
-            }
-        };
+        let codec = Codec::named(of("avro.codec").unwrap_or(b"null")).map_err(wrong)?;
         let resolved = reader.map(|reader| Resolved::new(schema.clone(), reader.clone())).transpose()?;
         Ok(Container { schema, resolved, codec, marker: *marker })
     }
@@ -80,10 +71,7 @@ impl Container {
         if *marker != self.marker {
             return Err(wrong("the marker behind it is not that of the file".into()));
         }
-        let mut data = data.to_vec();
-        self.codec.decompress(&mut data).map_err(|error| {
-            wrong(format!("it cannot be unpacked into at most {MAX_UNPACKED_BYTES} bytes: {error}"))
-        })?;
+        let data = self.codec.unpacked(data).map_err(wrong)?;
         let mut input = Reader::new(&data, MAX_BLOCK_BYTES);
         input.take(count.saturating_mul(size_of::<Value>()))?;
         let mut values = Vec::with_capacity(count.min(data.len()));
@@ -111,10 +99,10 @@ fn marker(schema: &Schema) -> [u8; MARKER_BYTES] {
     marker
 }
 
-/// The head of a file of this schema, whose blocks are not compressed.
-pub fn head(schema: &Schema) -> Vec<u8> {
+/// The head of a file of this schema.
+pub fn head(schema: &Schema, compression: Compression) -> Vec<u8> {
     let mut metadata = Vec::new();
-    let entries = [("avro.codec", "null"), ("avro.schema", schema.to_json())];
+    let entries = [("avro.codec", compression.name()), ("avro.schema", schema.to_json())];
     write::length(entries.len(), &mut metadata);
     for (name, value) in entries {
         write::bytes(name.as_bytes(), &mut metadata);
@@ -128,11 +116,17 @@ pub fn head(schema: &Schema) -> Vec<u8> {
 ///
 /// # Errors
 /// As [`Schema::encode`].
-pub fn block(schema: &Schema, value: &Value, extra: ExtraFields, out: &mut Vec<u8>) -> Result<(), Error> {
+pub fn block(
+    schema: &Schema,
+    compression: Compression,
+    value: &Value,
+    extra: ExtraFields,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
     let mut data = Vec::new();
     schema.encode(value, extra, &mut data)?;
     write::length(1, out);
-    write::bytes(&data, out);
+    write::bytes(&compression.packed(data), out);
     out.extend_from_slice(&marker(schema));
     Ok(())
 }

@@ -1,11 +1,11 @@
 //! Avro, by the schema of who wrote it and, if there is another one, of who reads it.
 //!
-//! Schemas are parsed, and blocks of files unpacked, by the crate `apache-avro`. The values are read and written
-//! here, straight into the model and from it: by way of the crate's own values it takes twice as long, its
+//! Schemas are parsed by the crate `apache-avro`. The values are read and written here, straight into the model and from it: by way of the crate's own values it takes twice as long, its
 //! deserializer for serde says no branch of a union and resolves no schemas, and what it reads it takes in places
 //! for a null where the input ends. Its resolution goes by the value alone, without aliases.
 
 mod canonical;
+mod compression;
 mod container;
 mod default;
 pub(crate) mod plan;
@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use apache_avro::schema::ResolvedSchema;
 
+pub use compression::Compression;
 pub use container::{Container, block, head, values_of};
 pub use resolved::Resolved;
 
@@ -25,9 +26,6 @@ use self::plan::Plan;
 use self::read::Reader;
 use self::write::Writer;
 use crate::{Error, ExtraFields, MAX_DEPTH, Value};
-
-/// What a block of a file may be unpacked into.
-const MAX_UNPACKED_BYTES: usize = 64 << 20;
 
 /// Magic of the single-object encoding.
 const SINGLE_OBJECT: [u8; 2] = [0xc3, 0x01];
@@ -52,8 +50,6 @@ impl Schema {
     /// # Errors
     /// One of them is no schema, a name is missing, or a record would contain itself without end.
     pub fn parse(text: &str, references: &[&str]) -> Result<Schema, Error> {
-        // Of the whole process, by who says it first.
-        apache_avro::util::max_allocation_bytes(MAX_UNPACKED_BYTES);
         let (mut schema, references) =
             apache_avro::Schema::parse_str_with_list(text, references).map_err(wrong)?;
         let resolved = ResolvedSchema::new_with_schemata(references.iter().chain([&schema]).collect());

@@ -205,8 +205,8 @@ fn a_schema_is_told_with_the_types_that_it_refers_to() {
     let apart = Schema::parse(&order.to_string(), &[&address.to_string()]).unwrap();
     let value = json::decode(br#"{"to":{"city":"ULM"},"from":"ULM","by":{"city":"ULM"}}"#).unwrap();
     let mut bytes = Vec::new();
-    block(&apart, &value, ExtraFields::Reject, &mut bytes).unwrap();
-    let read = Container::open(&head(&apart), None).unwrap().block(&bytes).unwrap();
+    block(&apart, Compression::Null, &value, ExtraFields::Reject, &mut bytes).unwrap();
+    let read = Container::open(&head(&apart, Compression::Null), None).unwrap().block(&bytes).unwrap();
     assert_eq!(read.iter().map(as_json).collect::<Vec<_>>(), [as_json(&value)]);
     let mut whole = order;
     whole["fields"][0]["type"] = address;
