@@ -92,16 +92,17 @@ pub(crate) fn deeper(depth: usize) -> Result<usize, Error> {
 }
 
 /// Refuses names that come twice.
-pub(crate) fn no_key_twice(fields: &[(String, Value)]) -> Result<(), Error> {
+pub(crate) fn no_key_twice<Key: AsRef<str>, Of>(fields: &[(Key, Of)]) -> Result<(), Error> {
+    let name = |at: usize| fields[at].0.as_ref();
     // Few are compared faster than hashed.
     let twice = if fields.len() <= 8 {
-        (1..fields.len()).find(|&at| fields[..at].iter().any(|(name, _)| *name == fields[at].0))
+        (1..fields.len()).find(|&at| (0..at).any(|before| name(before) == name(at)))
     } else {
         let mut seen = HashSet::with_capacity(fields.len());
-        fields.iter().position(|(name, _)| !seen.insert(name.as_str()))
+        (0..fields.len()).find(|&at| !seen.insert(name(at)))
     };
     match twice {
-        Some(at) => Err(Error::new(format!("the key {:?} is there twice", fields[at].0))),
+        Some(at) => Err(Error::new(format!("the key {:?} is there twice", name(at)))),
         None => Ok(()),
     }
 }

@@ -10,7 +10,7 @@ mod target {
     use std::sync::OnceLock;
 
     use libfuzzer_sys::fuzz_target;
-    use millstream_formats::avro::{Container, Resolved, Schema, head, single};
+    use millstream_formats::avro::{Compression, Container, Resolved, Schema, head, single};
     use millstream_formats::{Error, ExtraFields, Value};
 
     use crate::formats;
@@ -67,7 +67,7 @@ mod target {
         let schemas = SCHEMAS.get_or_init(|| {
             let (writer, reader) = (Schema::parse(WRITER, &[]).unwrap(), Schema::parse(READER, &[]).unwrap());
             let resolved = Resolved::new(writer.clone(), reader.clone()).unwrap();
-            Schemas { head: head(&writer), writer, reader, resolved }
+            Schemas { head: head(&writer, Compression::Null), writer, reader, resolved }
         });
         let there_and_back = |schema: &Schema, decode: &dyn Fn(&[u8]) -> Result<Value, Error>| {
             let is_first = Cell::new(true);

@@ -138,6 +138,7 @@ pub(super) fn start_record(reader: &mut csv_core::Reader) {
 #[cfg(test)]
 pub mod tests {
     use super::*;
+    use millstream_formats::avro;
     use proptest::prelude::*;
 
     const CSV: Framing = Framing::Csv { delimiter: b',' };
@@ -167,8 +168,8 @@ pub mod tests {
 
     /// A container file with blocks of these many values, one byte each.
     pub fn container(blocks: &[u8]) -> Vec<u8> {
-        let schema = millstream_formats::avro::Schema::parse("\"boolean\"", &[]).unwrap();
-        let mut file = millstream_formats::avro::head(&schema);
+        let schema = avro::Schema::parse("\"boolean\"", &[]).unwrap();
+        let mut file = avro::head(&schema, avro::Compression::Null);
         let marker = file[file.len() - 16..].to_vec();
         for &values in blocks {
             file.extend_from_slice(&[values * 2, values * 2]);

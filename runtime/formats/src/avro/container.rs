@@ -1,10 +1,9 @@
 //! Object container files: a head with the schema, then blocks of values, each with a marker behind it.
 
-use apache_avro::types::Value as Avro;
-use apache_avro::{Codec, DeflateSettings};
-
-use super::input::Input;
-use super::{MAX_ALLOCATION_BYTES, Resolved, Schema};
+use super::compression::{Codec, Compression};
+use super::read::Reader;
+use super::{Resolved, Schema, write};
+use crate::error::At;
 use crate::{Error, ExtraFields, Value};
 
 /// What such a file begins with: `Obj` and the version of the format.
@@ -47,15 +46,7 @@ impl Container {
         let schema = of("avro.schema").ok_or_else(|| wrong("it has no schema".into()))?;
         let schema = str::from_utf8(schema).map_err(|_| wrong("its schema is not UTF-8".into()))?;
         let schema = Schema::parse(schema, &[])?;
-        let codec = match of("avro.codec").unwrap_or(b"null") {
-            b"null" | b"" => Codec::Null,
-            b"deflate" => Codec::Deflate(DeflateSettings::default()),
-            b"snappy" => Codec::Snappy,
-            other => {
-                let name = String::from_utf8_lossy(other);
-                return Err(wrong(format!("compressed by {name:?}; known are null, deflate and snappy")));
-            }
-        };
+        let codec = Codec::named(of("avro.codec").unwrap_or(b"null")).map_err(wrong)?;
         let resolved = reader.map(|reader| Resolved::new(schema.clone(), reader.clone())).transpose()?;
         Ok(Container { schema, resolved, codec, marker: *marker })
     }
@@ -67,77 +58,38 @@ impl Container {
     /// It is no block of this file.
     pub fn block(&self, block: &[u8]) -> Result<Vec<Value>, Error> {
         let wrong = |what: String| Error::new(format!("no block of this Avro container file: {what}"));
-        let mut rest = block;
-        let count = varint(&mut rest).ok_or_else(|| wrong("no count of values".into()))?;
-        let size = varint(&mut rest).ok_or_else(|| wrong("no size".into()))?;
-        let (data, marker) =
-            rest.split_last_chunk::<MARKER_BYTES>().ok_or_else(|| wrong("it ends too early".into()))?;
-        if u64::try_from(data.len()) != Ok(size) {
+        let mut head = Reader::new(block, 0);
+        let count = head.length().map_err(|_| wrong("no count of values".into()))?;
+        let size = head.length().map_err(|_| wrong("no size".into()))?;
+        let (data, marker) = head
+            .rest()
+            .split_last_chunk::<MARKER_BYTES>()
+            .ok_or_else(|| wrong("it ends too early".into()))?;
+        if data.len() != size {
             return Err(wrong(format!("{} bytes where it says {size}", data.len())));
         }
         if *marker != self.marker {
             return Err(wrong("the marker behind it is not that of the file".into()));
         }
-        let mut data = data.to_vec();
-        self.codec.decompress(&mut data).map_err(|error| {
-            wrong(format!("it cannot be unpacked into at most {MAX_ALLOCATION_BYTES} bytes: {error}"))
-        })?;
-        let mut input = Input::new(&data);
-        let mut values = Vec::new();
-        let mut taken = 0;
+        let data = self.codec.unpacked(data).map_err(wrong)?;
+        let mut input = Reader::new(&data, MAX_BLOCK_BYTES);
+        input.take(count.saturating_mul(size_of::<Value>()))?;
+        let mut values = Vec::with_capacity(count.min(data.len()));
         for at in 0..count {
             let value = match &self.resolved {
-                Some(resolved) => resolved.decode_next(&mut input),
-                None => self.schema.decode_next(&mut input),
+                Some(resolved) => resolved.read(&mut input),
+                None => input.root(self.schema.plan()),
             };
-            let value = value.map_err(|error| error.at(at))?;
-            taken += memory_of(&value);
-            if taken > MAX_BLOCK_BYTES {
-                return Err(wrong(format!(
-                    "its {count} values take more than {MAX_BLOCK_BYTES} bytes of memory; \
-                     smaller blocks can be read"
-                )));
-            }
-            values.push(value);
+            values.push(value.at(at)?);
         }
         input.at_end()?;
         Ok(values)
     }
 }
 
-/// About how much memory a value takes.
-fn memory_of(value: &Value) -> usize {
-    let inner: usize = match value {
-        Value::Text(text) => text.len(),
-        Value::Bytes(bytes) => bytes.len(),
-        Value::List(list) => list.iter().map(memory_of).sum(),
-        Value::Record(fields) => {
-            fields.iter().map(|(name, value)| size_of::<String>() + name.len() + memory_of(value)).sum()
-        }
-        Value::Map(entries) => entries.iter().map(|(key, value)| memory_of(key) + memory_of(value)).sum(),
-        Value::Union(branch) => branch.name.len() + memory_of(&branch.value),
-        _ => 0,
-    };
-    size_of::<Value>() + inner
-}
-
 /// How many values a block says that it has, from its first bytes; 0 if it says none.
-pub fn values_of(mut block: &[u8]) -> u64 {
-    varint(&mut block).unwrap_or(0)
-}
-
-/// A number as Avro writes it, zigzag in groups of seven bits; none below zero.
-fn varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut number = 0u64;
-    for shift in (0..63).step_by(7) {
-        let (&byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        number |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return (number & 1 == 0).then_some(number >> 1);
-        }
-    }
-    None
+pub fn values_of(block: &[u8]) -> u64 {
+    Reader::new(block, 0).long().ok().and_then(|count| count.try_into().ok()).unwrap_or(0)
 }
 
 /// The marker of files that are written here: the same for the same schema, so that a file can be gone on with.
@@ -147,15 +99,16 @@ fn marker(schema: &Schema) -> [u8; MARKER_BYTES] {
     marker
 }
 
-/// The head of a file of this schema, whose blocks are not compressed.
-pub fn head(schema: &Schema) -> Vec<u8> {
-    let entry = |key: &str, value: &str| (key.to_owned(), Avro::Bytes(value.as_bytes().to_vec()));
-    let metadata = [entry("avro.schema", schema.to_json()), entry("avro.codec", "null")];
-    let map = apache_avro::Schema::map(apache_avro::Schema::Bytes).build();
-    let metadata = apache_avro::writer::datum::GenericDatumWriter::builder(&map)
-        .build()
-        .and_then(|writer| writer.write_value_to_vec(Avro::Map(metadata.into())))
-        .expect("a map of bytes is of its schema");
+/// The head of a file of this schema.
+pub fn head(schema: &Schema, compression: Compression) -> Vec<u8> {
+    let mut metadata = Vec::new();
+    let entries = [("avro.codec", compression.name()), ("avro.schema", schema.to_json())];
+    write::length(entries.len(), &mut metadata);
+    for (name, value) in entries {
+        write::bytes(name.as_bytes(), &mut metadata);
+        write::bytes(value.as_bytes(), &mut metadata);
+    }
+    write::length(0, &mut metadata);
     [&MAGIC[..], &metadata, &marker(schema)].concat()
 }
 
@@ -163,18 +116,20 @@ pub fn head(schema: &Schema) -> Vec<u8> {
 ///
 /// # Errors
 /// As [`Schema::encode`].
-pub fn block(schema: &Schema, value: &Value, extra: ExtraFields, out: &mut Vec<u8>) -> Result<(), Error> {
+pub fn block(
+    schema: &Schema,
+    compression: Compression,
+    value: &Value,
+    extra: ExtraFields,
+    out: &mut Vec<u8>,
+) -> Result<(), Error> {
     let mut data = Vec::new();
     schema.encode(value, extra, &mut data)?;
-    // One value: the count 1, zigzag.
-    out.push(2);
-    let mut size = (data.len() as u64) << 1;
-    while size >= 0x80 {
-        out.push(size as u8 | 0x80);
-        size >>= 7;
-    }
-    out.push(size as u8);
-    out.extend_from_slice(&data);
+    write::length(1, out);
+    write::bytes(&compression.packed(data), out);
     out.extend_from_slice(&marker(schema));
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,56 +1,73 @@
 //! Defaults of fields, which schemas give in a JSON of their own: bytes are a text of code points.
 
-use apache_avro::types::Value as Avro;
 use serde_json::Value as Json;
 
 use super::plan::{Node, NodeId, Plan};
-use super::write;
+use super::write::{Writer, bytes, length};
 use crate::error::At;
 use crate::{Error, ExtraFields, MAX_DEPTH};
 
-pub fn value(plan: &Plan, node: NodeId, json: &Json) -> Result<Avro, Error> {
+/// Appends a default as a value of the node. After an error something may have been appended.
+pub fn write(plan: &Plan, node: NodeId, json: &Json, out: &mut Vec<u8>) -> Result<(), Error> {
     match (plan.node(node), json) {
-        (Node::Bytes, Json::String(text)) => Ok(Avro::Bytes(code_points(text)?)),
-        (Node::Fixed { size, .. }, Json::String(text)) => {
-            let bytes = code_points(text)?;
-            match bytes.len() == *size {
-                true => Ok(Avro::Fixed(*size, bytes)),
-                false => Err(Error::new(format!("{} bytes where {size} are wanted", bytes.len()))),
-            }
+        (Node::Bytes | Node::Decimal { fixed: None, .. }, Json::String(text)) => {
+            bytes(&code_points(text)?, out);
         }
-        (Node::Decimal { .. }, Json::String(text)) => Ok(Avro::Decimal(code_points(text)?.into())),
+        (Node::Fixed { size, .. } | Node::Decimal { fixed: Some((_, size)), .. }, Json::String(text)) => {
+            let given = code_points(text)?;
+            if given.len() != *size {
+                return Err(Error::new(format!("{} bytes where {size} are wanted", given.len())));
+            }
+            out.extend_from_slice(&given);
+        }
         (Node::Array(items), Json::Array(list)) => {
-            let items = list.iter().enumerate().map(|(at, json)| value(plan, *items, json).at(at));
-            Ok(Avro::Array(items.collect::<Result<_, _>>()?))
+            if !list.is_empty() {
+                length(list.len(), out);
+            }
+            for (at, json) in list.iter().enumerate() {
+                write(plan, *items, json, out).at(at)?;
+            }
+            length(0, out);
         }
         (Node::Map(values), Json::Object(entries)) => {
-            let entries =
-                entries.iter().map(|(key, json)| Ok((key.clone(), value(plan, *values, json).at(key)?)));
-            Ok(Avro::Map(entries.collect::<Result<_, Error>>()?))
+            if !entries.is_empty() {
+                length(entries.len(), out);
+            }
+            for (key, json) in entries {
+                bytes(key.as_bytes(), out);
+                write(plan, *values, json, out).at(key)?;
+            }
+            length(0, out);
         }
         (Node::Record(record), Json::Object(given)) => {
-            let field = |field: &super::plan::Field| {
-                let found = match given.get(&field.name) {
-                    Some(json) => value(plan, field.node, json),
-                    None => field.default.clone().ok_or_else(|| Error::new("missing, and has no default")),
-                };
-                Ok((field.name.clone(), found.at(&field.name)?))
-            };
-            Ok(Avro::Record(record.fields.iter().map(field).collect::<Result<_, Error>>()?))
+            for field in &record.fields {
+                match (given.get(&field.name), &field.default) {
+                    (Some(json), _) => write(plan, field.node, json, out).at(&field.name)?,
+                    (None, Some(default)) => out.extend_from_slice(default),
+                    (None, None) => {
+                        return Err(Error::new("missing, and has no default").at(&field.name));
+                    }
+                }
+            }
         }
         // Of the first branch, or since Avro 1.12 of any.
         (Node::Union(union), json) => {
-            let mut branches = union.branches.iter().enumerate();
-            let found = branches.find_map(|(at, (_, branch))| Some((at, value(plan, *branch, json).ok()?)));
-            let (at, value) =
-                found.ok_or_else(|| Error::new(format!("{json} fits no branch of the union")))?;
-            Ok(Avro::Union(at as u32, Box::new(value)))
+            let before = out.len();
+            let fits = union.branches.iter().enumerate().any(|(at, (_, branch))| {
+                out.truncate(before);
+                length(at, out);
+                write(plan, *branch, json, out).is_ok()
+            });
+            if !fits {
+                return Err(Error::new(format!("{json} fits no branch of the union")));
+            }
         }
         (_, json) => {
             let model = crate::json::decode(json.to_string().as_bytes())?;
-            write::value(plan, node, &model, ExtraFields::Reject, MAX_DEPTH)
+            Writer { plan, extra: ExtraFields::Reject, out }.value(node, &model, MAX_DEPTH)?;
         }
     }
+    Ok(())
 }
 
 fn code_points(text: &str) -> Result<Vec<u8>, Error> {

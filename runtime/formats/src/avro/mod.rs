@@ -1,35 +1,32 @@
 //! Avro, by the schema of who wrote it and, if there is another one, of who reads it.
 //!
-//! Schemas are parsed, and values taken apart and put together, by the crate `apache-avro`. What is ours is the
-//! way between its values and the model, and the resolution of schemas: that of the crate goes by the value
-//! alone, without aliases, and it takes a text for bytes.
+//! Schemas are parsed by the crate `apache-avro`. The values are read and written here, straight into the model and
+//! from it: by way of the crate's own values it takes twice as long, its deserializer for serde says no branch of a
+//! union and resolves no schemas, and what it reads it takes in places for a null where the input ends. Its
+//! resolution goes by the value alone, without aliases.
 
 mod canonical;
+mod compression;
 mod container;
 mod default;
-mod input;
 pub(crate) mod plan;
 mod read;
 pub(crate) mod resolve;
+mod resolved;
 mod write;
 
 use std::sync::Arc;
 
-use apache_avro::reader::datum::GenericDatumReader;
-use apache_avro::schema::{NamesRef, ResolvedSchema};
-use apache_avro::writer::datum::GenericDatumWriter;
-use ouroboros::self_referencing;
+use apache_avro::schema::ResolvedSchema;
 
+pub use compression::Compression;
 pub use container::{Container, block, head, values_of};
+pub use resolved::Resolved;
 
-use self::input::Input;
 use self::plan::Plan;
-use self::resolve::Resolution;
-use crate::{Error, ExtraFields, Value};
-
-/// Memory that one value may take while it is decoded, before it is a [`Value`]: what a hostile length or a
-/// compressed block may ask for.
-const MAX_ALLOCATION_BYTES: usize = 64 << 20;
+use self::read::Reader;
+use self::write::Writer;
+use crate::{Error, ExtraFields, MAX_DEPTH, Value};
 
 /// Magic of the single-object encoding.
 const SINGLE_OBJECT: [u8; 2] = [0xc3, 0x01];
@@ -41,27 +38,11 @@ pub struct Schema {
 }
 
 struct Shared {
-    parsed: Parsed,
     plan: Plan,
+    name: Option<String>,
     /// The schema with all types in it that it refers to.
     json: String,
     fingerprint: [u8; 8],
-}
-
-/// A schema beside what is derived from it.
-#[self_referencing]
-struct Parsed {
-    schema: apache_avro::Schema,
-    references: Vec<apache_avro::Schema>,
-    #[borrows(schema, references)]
-    #[covariant]
-    reader: GenericDatumReader<'this>,
-    #[borrows(schema, references)]
-    #[covariant]
-    writer: GenericDatumWriter<'this>,
-    #[borrows(schema, references)]
-    #[covariant]
-    names: NamesRef<'this>,
 }
 
 impl Schema {
@@ -70,35 +51,18 @@ impl Schema {
     /// # Errors
     /// One of them is no schema, a name is missing, or a record would contain itself without end.
     pub fn parse(text: &str, references: &[&str]) -> Result<Schema, Error> {
-        apache_avro::util::max_allocation_bytes(MAX_ALLOCATION_BYTES);
-        let (schema, references) =
+        let (mut schema, references) =
             apache_avro::Schema::parse_str_with_list(text, references).map_err(wrong)?;
-        Schema::of(schema, references)
-    }
-
-    fn of(schema: apache_avro::Schema, references: Vec<apache_avro::Schema>) -> Result<Schema, Error> {
-        let parsed = ParsedTryBuilder {
-            schema,
-            references,
-            reader_builder: |schema, references| {
-                let names = names(schema, references)?;
-                GenericDatumReader::builder(schema).resolved_writer_schemata(names).build()
-            },
-            writer_builder: |schema, references| {
-                let names = names(schema, references)?;
-                GenericDatumWriter::builder(schema).resolved_schemata(names).validate(false).build()
-            },
-            names_builder: |schema, references| Ok(names(schema, references)?.get_names().clone()),
-        }
-        .try_build()
-        .map_err(wrong)?;
-        let plan = Plan::of(parsed.borrow_schema(), parsed.borrow_names())?;
-        let mut whole = parsed.borrow_schema().clone();
-        let types: Vec<_> = parsed.borrow_names().values().map(|&schema| schema.clone()).collect();
-        whole.denormalize(&types).map_err(wrong)?;
-        let fingerprint = canonical::fingerprint(&whole);
-        let json = serde_json::to_string(&whole).expect("a schema that was parsed is JSON");
-        Ok(Schema { shared: Arc::new(Shared { parsed, plan, json, fingerprint }) })
+        let resolved = ResolvedSchema::new_with_schemata(references.iter().chain([&schema]).collect());
+        let resolved = resolved.map_err(wrong)?;
+        let names = resolved.get_names();
+        let plan = Plan::of(&schema, names)?;
+        let types: Vec<_> = names.values().map(|&schema| schema.clone()).collect();
+        schema.denormalize(&types).map_err(wrong)?;
+        let fingerprint = canonical::fingerprint(&schema);
+        let json = serde_json::to_string(&schema).expect("a schema that was parsed is JSON");
+        let name = schema.name().map(|name| name.fullname(None));
+        Ok(Schema { shared: Arc::new(Shared { plan, name, json, fingerprint }) })
     }
 
     pub(crate) fn plan(&self) -> &Plan {
@@ -107,7 +71,7 @@ impl Schema {
 
     /// Its full name, of a record, an enum or a fixed.
     pub fn name(&self) -> Option<String> {
-        self.shared.parsed.borrow_schema().name().map(|name| name.fullname(None))
+        self.shared.name.clone()
     }
 
     /// The fingerprint (CRC-64-AVRO of the parsing canonical form) by which the single-object encoding names it.
@@ -125,12 +89,7 @@ impl Schema {
     /// # Errors
     /// The bytes are no such value, are fewer or more, or ask for too much.
     pub fn decode(&self, bytes: &[u8]) -> Result<Value, Error> {
-        Input::whole(bytes, |input| self.decode_next(input))
-    }
-
-    fn decode_next(&self, input: &mut Input<'_>) -> Result<Value, Error> {
-        let value = self.shared.parsed.borrow_reader().read_value(input).map_err(wrong_value);
-        input.checked(value).and_then(|value| read::value(&self.shared.plan, self.shared.plan.root(), value))
+        Reader::whole(bytes, |reader| reader.root(self.plan()))
     }
 
     /// Appends a value.
@@ -138,14 +97,10 @@ impl Schema {
     /// # Errors
     /// The value does not fit the schema. Then nothing was appended.
     pub fn encode(&self, value: &Value, extra: ExtraFields, out: &mut Vec<u8>) -> Result<(), Error> {
-        let plan = &self.shared.plan;
-        let value = write::value(plan, plan.root(), value, extra, crate::MAX_DEPTH)?;
         let before = out.len();
-        self.shared.parsed.borrow_writer().write_value_ref(out, &value).map_err(|error| {
-            out.truncate(before);
-            Error::new(format!("cannot be written as Avro: {error}"))
-        })?;
-        Ok(())
+        let plan = self.plan();
+        let mut writer = Writer { plan, extra, out };
+        writer.value(plan.root(), value, MAX_DEPTH).inspect_err(|_| out.truncate(before))
     }
 
     /// The same in the single-object encoding.
@@ -184,50 +139,8 @@ fn hex(bytes: &[u8]) -> String {
     }
 }
 
-/// Decodes by the schema of who wrote into that of who reads.
-pub struct Resolved {
-    writer: Schema,
-    reader: Schema,
-    resolution: Resolution,
-}
-
-impl Resolved {
-    /// # Errors
-    /// The two can never go together; says where.
-    pub fn new(writer: Schema, reader: Schema) -> Result<Resolved, Error> {
-        let resolution = Resolution::of(&writer.shared.plan, &reader.shared.plan)?;
-        Ok(Resolved { writer, reader, resolution })
-    }
-
-    /// As [`Schema::decode`].
-    ///
-    /// # Errors
-    /// As there, or this value cannot be resolved: a symbol that the reader does not know, say.
-    pub fn decode(&self, bytes: &[u8]) -> Result<Value, Error> {
-        Input::whole(bytes, |input| self.decode_next(input))
-    }
-
-    fn decode_next(&self, input: &mut Input<'_>) -> Result<Value, Error> {
-        let value = self.writer.shared.parsed.borrow_reader().read_value(input).map_err(wrong_value);
-        let value = input.checked(value)?;
-        self.resolution.value(&self.writer.shared.plan, &self.reader.shared.plan, value)
-    }
-}
-
-/// The types that a schema and those that it refers to define.
-fn names<'s>(
-    schema: &'s apache_avro::Schema,
-    references: &'s [apache_avro::Schema],
-) -> Result<ResolvedSchema<'s>, apache_avro::Error> {
-    ResolvedSchema::new_with_schemata(references.iter().chain([schema]).collect())
-}
-
 fn wrong(error: apache_avro::Error) -> Error {
     Error::new(format!("no Avro schema: {error}"))
-}
-
-fn wrong_value(error: apache_avro::Error) -> Error {
-    Error::new(format!("not Avro of this schema: {error}"))
 }
 
 #[cfg(test)]

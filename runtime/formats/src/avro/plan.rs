@@ -4,11 +4,10 @@ use std::collections::HashMap;
 
 use apache_avro::Schema;
 use apache_avro::schema::{InnerDecimalSchema, Name, NamesRef, UuidSchema};
-use apache_avro::types::Value as Avro;
 
 use super::default;
-use crate::Error;
 use crate::model::Unit;
+use crate::{Error, Value};
 
 /// A node by its number.
 pub type NodeId = usize;
@@ -78,6 +77,8 @@ pub struct Record {
     /// Names that it had, in full.
     pub aliases: Vec<String>,
     pub fields: Vec<Field>,
+    /// What the fields take in a value of it, without what their values hold.
+    pub memory: usize,
 }
 
 #[derive(Debug)]
@@ -85,7 +86,8 @@ pub struct Field {
     pub name: String,
     pub aliases: Vec<String>,
     pub node: NodeId,
-    pub default: Option<Avro>,
+    /// As it is written.
+    pub default: Option<Vec<u8>>,
 }
 
 /// JSON types that the values of a node are written as.
@@ -106,11 +108,12 @@ impl Plan {
         plan.refuse_endless()?;
         for (record, field, json) in defaults {
             let Node::Record(Record { name, fields, .. }) = &plan.nodes[record] else { continue };
-            let value = default::value(&plan, fields[field].node, &json).map_err(|error| {
+            let mut default = Vec::new();
+            default::write(&plan, fields[field].node, &json, &mut default).map_err(|error| {
                 Error::new(format!("the default of {name}.{} is none: {error}", fields[field].name))
             })?;
             if let Node::Record(record) = &mut plan.nodes[record] {
-                record.fields[field].default = Some(value);
+                record.fields[field].default = Some(default);
             }
         }
         Ok(plan)
@@ -122,6 +125,12 @@ impl Plan {
 
     pub fn node(&self, id: NodeId) -> &Node {
         &self.nodes[id]
+    }
+
+    /// The name of a branch, if values of it say it.
+    pub fn tag<'u>(&self, union: &'u Union, at: usize) -> Option<&'u str> {
+        let (name, branch) = &union.branches[at];
+        (union.is_tagged && !matches!(self.node(*branch), Node::Null)).then_some(name)
     }
 
     /// A record that has itself as a field, with no choice in between, has no values; decoding one would not end.
@@ -325,7 +334,8 @@ impl Planner<'_> {
             fields.push(Field { name: field.name.clone(), aliases, node, default: None });
         }
         let aliases = record.aliases.iter().flatten().map(|alias| alias.fullname(inner)).collect();
-        self.nodes[id] = Node::Record(Record { name, aliases, fields });
+        let memory = fields.iter().map(|field| size_of::<(String, Value)>() + field.name.len()).sum();
+        self.nodes[id] = Node::Record(Record { name, aliases, fields, memory });
         Ok(id)
     }
 

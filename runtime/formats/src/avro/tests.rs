@@ -3,7 +3,7 @@ use crate::{json, wanted};
 use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
-fn schema(json: &Json) -> Schema {
+pub(super) fn schema(json: &Json) -> Schema {
     Schema::parse(&json.to_string(), &[]).unwrap()
 }
 
@@ -19,17 +19,17 @@ fn through(schema: &Schema, json: &Json) -> Result<Json, Error> {
     Ok(as_json(&schema.decode(&bytes)?))
 }
 
-fn as_json(value: &Value) -> Json {
+pub(super) fn as_json(value: &Value) -> Json {
     let mut text = Vec::new();
     json::encode(value, &mut text).unwrap();
     serde_json::from_slice(&text).unwrap()
 }
 
-fn record(fields: Json) -> Json {
+pub(super) fn record(fields: Json) -> Json {
     json!({ "type": "record", "name": "r", "namespace": "n", "fields": fields })
 }
 
-fn everything() -> Json {
+pub(super) fn everything() -> Json {
     let logical = |kind: &str, logical: &str| json!({ "type": kind, "logicalType": logical });
     record(json!([
         { "name": "null", "type": "null" },
@@ -61,7 +61,7 @@ fn everything() -> Json {
     ]))
 }
 
-fn a_value_of_everything() -> Json {
+pub(super) fn a_value_of_everything() -> Json {
     json!({
         "null": null, "boolean": true, "int": -1, "long": 9_007_199_254_740_993_i64, "float": 0.1, "double": 1e300,
         "bytes": "//8=", "string": "é", "fixed": "AAE=", "enum": "B", "array": [1, 2], "map": { "a": 1.5 },
@@ -205,8 +205,8 @@ fn a_schema_is_told_with_the_types_that_it_refers_to() {
     let apart = Schema::parse(&order.to_string(), &[&address.to_string()]).unwrap();
     let value = json::decode(br#"{"to":{"city":"ULM"},"from":"ULM","by":{"city":"ULM"}}"#).unwrap();
     let mut bytes = Vec::new();
-    block(&apart, &value, ExtraFields::Reject, &mut bytes).unwrap();
-    let read = Container::open(&head(&apart), None).unwrap().block(&bytes).unwrap();
+    block(&apart, Compression::Null, &value, ExtraFields::Reject, &mut bytes).unwrap();
+    let read = Container::open(&head(&apart, Compression::Null), None).unwrap().block(&bytes).unwrap();
     assert_eq!(read.iter().map(as_json).collect::<Vec<_>>(), [as_json(&value)]);
     let mut whole = order;
     whole["fields"][0]["type"] = address;
@@ -221,41 +221,6 @@ fn a_schema_without_values_is_refused() {
 }
 
 #[test]
-fn hostile_bytes_are_refused_in_bounded_memory_and_stack() {
-    let list = schema(&record(json!([{ "name": "next", "type": ["null", "n.r"] }])));
-    let deep = list.decode(&vec![2; 1 << 20]).unwrap_err().to_string();
-    assert_eq!(deep, "nested far deeper than 100 levels");
-    let mut value = Value::Null;
-    for _ in 0..200 {
-        value = Value::Record(vec![("next".into(), value)]);
-    }
-    let error = list.encode(&value, ExtraFields::Reject, &mut Vec::new()).unwrap_err();
-    assert!(error.what().contains("deeper than 100"), "{error}");
-
-    // 2^40 bytes, 2^40 nulls.
-    let huge = [0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x01];
-    assert!(schema(&json!("bytes")).decode(&huge).unwrap_err().what().contains("allocate"));
-    let nulls = schema(&json!({ "type": "array", "items": "null" }));
-    assert!(nulls.decode(&huge).unwrap_err().what().contains("allocate"));
-}
-
-#[test]
-fn truncated_and_longer_bytes_are_refused() {
-    let schema = schema(&everything());
-    let value = json::decode(a_value_of_everything().to_string().as_bytes()).unwrap();
-    let mut bytes = Vec::new();
-    schema.encode(&value, ExtraFields::Reject, &mut bytes).unwrap();
-    for end in 0..bytes.len() {
-        assert!(schema.decode(&bytes[..end]).is_err(), "{end} of {} bytes", bytes.len());
-    }
-    bytes.push(0);
-    assert_eq!(
-        schema.decode(&bytes).unwrap_err().what(),
-        "not Avro of this schema: 1 bytes behind the value"
-    );
-}
-
-#[test]
 fn the_single_object_encoding_names_its_schema() {
     let schema = schema(&json!({ "type": "record", "name": "test", "fields": [
         { "name": "a", "type": "long", "default": 42 }, { "name": "b", "type": "string" }] }));
@@ -267,125 +232,6 @@ fn the_single_object_encoding_names_its_schema() {
     let (fingerprint, rest) = single(&bytes).unwrap();
     assert_eq!((fingerprint, schema.decode(rest).unwrap()), (schema.fingerprint(), value));
     assert!(single(b"{}").unwrap_err().what().ends_with("found 7b 7d"));
-}
-
-fn resolved(writer: Json, reader: Json, value: Json) -> Result<Json, String> {
-    let (writer, reader) = (schema(&writer), schema(&reader));
-    let mut bytes = Vec::new();
-    let value = json::decode(value.to_string().as_bytes()).unwrap();
-    writer.encode(&value, ExtraFields::Reject, &mut bytes).unwrap();
-    let resolved = Resolved::new(writer, reader).map_err(|error| error.to_string())?;
-    resolved.decode(&bytes).map(|value| as_json(&value)).map_err(|error| error.to_string())
-}
-
-#[test]
-fn a_reader_has_its_own_fields_defaults_aliases_and_promotions() {
-    let old = record(json!([
-        { "name": "id", "type": "int" },
-        { "name": "gone", "type": "string" },
-        { "name": "nombre", "type": "string" },
-        { "name": "state", "type": { "type": "enum", "name": "s", "symbols": ["NEW", "ODD"] } },
-        { "name": "amount", "type": "float" },
-    ]));
-    let new = record(json!([
-        { "name": "id", "type": "long" },
-        { "name": "name", "type": "string", "aliases": ["nombre"] },
-        { "name": "state", "type": { "type": "enum", "name": "s", "symbols": ["UNKNOWN", "NEW"], "default": "UNKNOWN" } },
-        { "name": "amount", "type": ["null", "double"] },
-        { "name": "added", "type": ["null", "string"], "default": null },
-    ]));
-    let value = json!({ "id": 7, "gone": "x", "nombre": "n", "state": "ODD", "amount": 1.5 });
-    let expected = json!({ "id": 7, "name": "n", "state": "UNKNOWN", "amount": 1.5, "added": null });
-    assert_eq!(resolved(old, new, value).unwrap(), expected);
-}
-
-#[test]
-fn of_two_branches_of_the_same_type_the_one_of_the_same_name_is_read() {
-    let of = |name: &str| json!({ "type": "fixed", "name": name, "size": 12, "logicalType": "duration" });
-    let union = json!([of("a"), of("b")]);
-    let value = json!({ "b": "P1M2DT3.004S" });
-    assert_eq!(resolved(union.clone(), union, value.clone()).unwrap(), value);
-}
-
-#[test]
-fn what_cannot_be_resolved_is_told() {
-    let one = |kind: Json| record(json!([{ "name": "f", "type": kind }]));
-    let error =
-        |from: Json, to: Json, value: Json| resolved(one(from), one(to), json!({ "f": value })).unwrap_err();
-    assert_eq!(error(json!("long"), json!("int"), json!(1)), "/f: Long cannot be read as Int");
-    assert_eq!(
-        error(json!("long"), json!("double"), json!(9_007_199_254_740_993_i64)),
-        "/f: 9007199254740993 has more digits than a double holds"
-    );
-    let millis = json!({ "type": "long", "logicalType": "timestamp-millis" });
-    let micros = json!({ "type": "long", "logicalType": "timestamp-micros" });
-    assert!(error(millis.clone(), micros, json!(1)).contains("cannot be read as"));
-    assert_eq!(resolved(one(millis), one(json!("long")), json!({ "f": 5 })).unwrap(), json!({ "f": 5 }));
-    assert_eq!(error(json!(["int", "string"]), json!("int"), json!("x")), "/f: String cannot be read as Int");
-    let added = record(json!([{ "name": "f", "type": "int" }, { "name": "new", "type": "int" }]));
-    assert_eq!(
-        resolved(one(json!("int")), added, json!({ "f": 1 })).unwrap_err(),
-        "/new: the writer's n.r has no such field, and it has no default"
-    );
-}
-
-fn file(schema: &Schema, values: &[Json]) -> (Vec<u8>, Vec<Vec<u8>>) {
-    let blocks = values.iter().map(|json| {
-        let mut out = Vec::new();
-        let value = json::decode(json.to_string().as_bytes()).unwrap();
-        block(schema, &value, ExtraFields::Reject, &mut out).unwrap();
-        out
-    });
-    (head(schema), blocks.collect())
-}
-
-#[test]
-fn container_files_are_read_by_us_and_by_the_crate() {
-    let schema = schema(&everything());
-    let (head, blocks) = file(&schema, &[a_value_of_everything(), a_value_of_everything()]);
-    let container = Container::open(&head, None).unwrap();
-    let read = container.block(&blocks[0]).unwrap();
-    assert_eq!(read.iter().map(as_json).collect::<Vec<_>>(), [a_value_of_everything()]);
-    let whole = [head.clone(), blocks.concat()].concat();
-    assert_eq!(apache_avro::Reader::new(&whole[..]).unwrap().map(Result::unwrap).count(), 2);
-
-    let mut broken = blocks[0].clone();
-    *broken.last_mut().unwrap() ^= 1;
-    assert!(container.block(&broken).unwrap_err().what().contains("marker"));
-    assert!(container.block(&blocks[0][..20]).is_err());
-    assert!(Container::open(b"Obj\x02", None).is_err());
-    assert!(Container::open(&head[..head.len() - 20], None).is_err());
-}
-
-#[test]
-fn compressed_blocks_are_unpacked_within_bounds() {
-    let text = schema(&json!("string"));
-    for codec in
-        [apache_avro::Codec::Deflate(apache_avro::DeflateSettings::default()), apache_avro::Codec::Snappy]
-    {
-        let parsed = apache_avro::Schema::String;
-        let mut writer = apache_avro::Writer::with_codec(&parsed, Vec::new(), codec).unwrap();
-        for text in ["a", "b", "c"] {
-            writer.append_value(text).unwrap();
-        }
-        let bytes = writer.into_inner().unwrap();
-        let (head, blocks) = split(&bytes);
-        let values = Container::open(head, Some(&text)).unwrap().block(blocks).unwrap();
-        assert_eq!(values, ["a".into(), "b".into(), "c".into()] as [Value; 3]);
-        let mut bomb = apache_avro::Writer::with_codec(&parsed, Vec::new(), codec).unwrap();
-        bomb.append_value("x".repeat(MAX_ALLOCATION_BYTES)).unwrap();
-        let bytes = bomb.into_inner().unwrap();
-        let (head, blocks) = split(&bytes);
-        let error = Container::open(head, None).unwrap().block(blocks).unwrap_err();
-        assert!(error.what().contains("at most 67108864 bytes"), "{error}");
-    }
-}
-
-/// The head of a file, and all behind it.
-fn split(file: &[u8]) -> (&[u8], &[u8]) {
-    let marker = &file[file.len() - 16..];
-    let end = file.windows(16).position(|window| window == marker).unwrap() + 16;
-    file.split_at(end)
 }
 
 proptest! {

@@ -1,242 +1,308 @@
-//! From values of the model to those of apache-avro.
+//! Values of the model as the binary encoding of a schema, straight from the one to the other.
 
-use apache_avro::types::Value as Avro;
-use apache_avro::{BigDecimal, Days, Duration, Millis, Months};
+use std::borrow::Cow;
 
 use super::plan::{Node, NodeId, Plan, Record, Union};
 use crate::error::At;
 use crate::json::{deeper, key_text};
-use crate::model::{Branch, Unit};
+use crate::model::{Branch, Decimal};
 use crate::{Error, ExtraFields, Value, wanted};
 
-pub fn value(
-    plan: &Plan,
-    id: NodeId,
-    value: &Value,
-    extra: ExtraFields,
-    depth: usize,
-) -> Result<Avro, Error> {
-    // A union is its own level of the schema, and none of the value.
-    if let Node::Union(union) = plan.node(id) {
-        return branch(plan, union, value, extra, depth);
-    }
-    if let Value::Union(Branch { name, value }) = value {
-        return self::value(plan, id, value, extra, deeper(depth)?).at(name);
-    }
-    Ok(match plan.node(id) {
-        Node::Null => match value {
-            Value::Null => Avro::Null,
-            other => return Err(Error::new(format!("{} where null is wanted", other.kind()))),
-        },
-        Node::Boolean => Avro::Boolean(wanted::boolean(value)?),
-        Node::Int => Avro::Int(wanted::integer(value, i32::MIN.into(), i32::MAX.into(), "an int")? as i32),
-        Node::Long => Avro::Long(wanted::integer(value, i64::MIN.into(), i64::MAX.into(), "a long")? as i64),
-        Node::Float => Avro::Float(wanted::float(value)?),
-        Node::Double => Avro::Double(wanted::double(value)?),
-        Node::Bytes => Avro::Bytes(wanted::bytes(value)?),
-        Node::String => Avro::String(wanted::text(value)?),
-        Node::Fixed { size, .. } => {
-            let bytes = wanted::bytes(value)?;
-            if bytes.len() != *size {
-                return Err(Error::new(format!("{} bytes where {size} are wanted", bytes.len())));
-            }
-            Avro::Fixed(*size, bytes)
+/// Appends the encoding of values.
+pub struct Writer<'a> {
+    pub plan: &'a Plan,
+    pub extra: ExtraFields,
+    pub out: &'a mut Vec<u8>,
+}
+
+impl Writer<'_> {
+    /// After an error something may have been appended.
+    pub fn value(&mut self, id: NodeId, value: &Value, depth: usize) -> Result<(), Error> {
+        let plan = self.plan;
+        // A union is its own level of the schema, and none of the value.
+        if let Node::Union(union) = plan.node(id) {
+            return self.union(union, value, depth);
         }
-        Node::Enum { name, symbols, .. } => {
-            let symbol = match value {
-                Value::Enum(symbol) => &symbol.name,
-                Value::Text(text) => text,
-                other => {
-                    return Err(Error::new(format!("{} where a symbol of {name} is wanted", other.kind())));
+        if let Value::Union(Branch { name, value }) = value {
+            return self.value(id, value, deeper(depth)?).at(name);
+        }
+        match plan.node(id) {
+            Node::Array(items) => {
+                let Value::List(list) = value else {
+                    return Err(Error::new(format!("{} where an array is wanted", value.kind())));
+                };
+                let depth = deeper(depth)?;
+                self.in_one_block(list.len(), |writer| {
+                    let mut items_of_list = list.iter().enumerate();
+                    items_of_list.try_for_each(|(at, item)| writer.value(*items, item, depth).at(at))
+                })
+            }
+            Node::Map(values) => self.map(*values, value, deeper(depth)?),
+            Node::Record(record) => self.record(record, value, deeper(depth)?),
+            node => self.scalar(node, value),
+        }
+    }
+
+    /// Items behind their number, which are all that there are.
+    fn in_one_block(
+        &mut self,
+        count: usize,
+        items: impl FnOnce(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if count > 0 {
+            length(count, self.out);
+            items(self)?;
+        }
+        length(0, self.out);
+        Ok(())
+    }
+
+    fn scalar(&mut self, node: &Node, value: &Value) -> Result<(), Error> {
+        match node {
+            Node::Null => match value {
+                Value::Null => {}
+                other => return Err(Error::new(format!("{} where null is wanted", other.kind()))),
+            },
+            Node::Boolean => self.out.push(wanted::boolean(value)?.into()),
+            Node::Int => {
+                long(wanted::integer(value, i32::MIN.into(), i32::MAX.into(), "an int")? as i64, self.out);
+            }
+            Node::Long => {
+                long(wanted::integer(value, i64::MIN.into(), i64::MAX.into(), "a long")? as i64, self.out);
+            }
+            Node::Float => self.out.extend_from_slice(&wanted::float(value)?.to_le_bytes()),
+            Node::Double => self.out.extend_from_slice(&wanted::double(value)?.to_le_bytes()),
+            Node::Bytes => match value {
+                Value::Bytes(given) => bytes(given, self.out),
+                other => bytes(&wanted::bytes(other)?, self.out),
+            },
+            Node::String => match value {
+                Value::Text(text) => bytes(text.as_bytes(), self.out),
+                other => bytes(wanted::text(other)?.as_bytes(), self.out),
+            },
+            Node::Fixed { size, .. } => {
+                let given = wanted::bytes(value)?;
+                if given.len() != *size {
+                    return Err(Error::new(format!("{} bytes where {size} are wanted", given.len())));
                 }
-            };
-            let at = symbols.iter().position(|known| known == symbol).ok_or_else(|| {
-                Error::new(format!("{symbol:?} is no symbol of {name}; those are {symbols:?}"))
-            })?;
-            Avro::Enum(at as u32, symbol.clone())
-        }
-        Node::Array(items) => {
-            let Value::List(list) = value else {
-                return Err(Error::new(format!("{} where an array is wanted", value.kind())));
-            };
-            let depth = deeper(depth)?;
-            let items = list
-                .iter()
-                .enumerate()
-                .map(|(at, item)| self::value(plan, *items, item, extra, depth).at(at));
-            Avro::Array(items.collect::<Result<_, _>>()?)
-        }
-        Node::Map(values) => map(plan, *values, value, extra, deeper(depth)?)?,
-        Node::Record(record) => self::record(plan, record, value, extra, deeper(depth)?)?,
-        Node::Union(_) => unreachable!("dealt with above"),
-        Node::Decimal { precision, scale, fixed } => {
-            let unscaled = wanted::decimal_of(value, *scale, *precision)?;
-            let bytes = unscaled.to_signed_bytes_be();
-            if let Some((_, size)) = fixed.as_ref().filter(|(_, size)| bytes.len() > *size) {
-                return Err(Error::new(format!(
-                    "a decimal of {} bytes where {size} are wanted",
-                    bytes.len()
-                )));
+                self.out.extend_from_slice(&given);
             }
-            Avro::Decimal(bytes.into())
-        }
-        Node::BigDecimal => {
-            let decimal = wanted::any_decimal(value)?;
-            Avro::BigDecimal(BigDecimal::new(decimal.unscaled, decimal.scale.into()))
-        }
-        Node::Uuid { .. } => Avro::Uuid(apache_avro::Uuid::from_bytes(wanted::uuid(value)?)),
-        Node::Date => Avro::Date(wanted::date(value)?),
-        Node::Time(Unit::Micros) => Avro::TimeMicros(wanted::time(value, Unit::Micros)? as i64),
-        Node::Time(unit) => Avro::TimeMillis(wanted::time(value, *unit)? as i32),
-        Node::Timestamp { unit, is_local } => {
-            let count = wanted::timestamp_count(value, *unit, *is_local)?;
-            match (unit, is_local) {
-                (Unit::Micros, false) => Avro::TimestampMicros(count),
-                (Unit::Nanos, false) => Avro::TimestampNanos(count),
-                (_, false) => Avro::TimestampMillis(count),
-                (Unit::Micros, true) => Avro::LocalTimestampMicros(count),
-                (Unit::Nanos, true) => Avro::LocalTimestampNanos(count),
-                (_, true) => Avro::LocalTimestampMillis(count),
+            Node::Enum { name, symbols, .. } => length(symbol(name, symbols, value)?, self.out),
+            Node::Decimal { precision, scale, fixed } => {
+                let unscaled = wanted::decimal_of(value, *scale, *precision)?;
+                let given = unscaled.to_signed_bytes_be();
+                match fixed {
+                    None => bytes(&given, self.out),
+                    Some((_, size)) => {
+                        let before = size.checked_sub(given.len()).ok_or_else(|| {
+                            Error::new(format!("a decimal of {} bytes where {size} are wanted", given.len()))
+                        })?;
+                        let sign = if unscaled.sign() == num_bigint::Sign::Minus { 0xff } else { 0 };
+                        self.out.extend(std::iter::repeat_n(sign, before));
+                        self.out.extend_from_slice(&given);
+                    }
+                }
+            }
+            Node::BigDecimal => {
+                let Decimal { unscaled, scale } = wanted::any_decimal(value)?;
+                let mut inner = Vec::new();
+                bytes(&unscaled.to_signed_bytes_be(), &mut inner);
+                long(scale.into(), &mut inner);
+                bytes(&inner, self.out);
+            }
+            Node::Uuid { is_text, fixed } => {
+                let uuid = wanted::uuid(value)?;
+                match (is_text, fixed) {
+                    (true, _) => bytes(uuid::Uuid::from_bytes(uuid).to_string().as_bytes(), self.out),
+                    (false, None) => bytes(&uuid, self.out),
+                    (false, Some(_)) => self.out.extend_from_slice(&uuid),
+                }
+            }
+            Node::Date => long(wanted::date(value)?.into(), self.out),
+            Node::Time(unit) => long(wanted::time(value, *unit)? as i64, self.out),
+            Node::Timestamp { unit, is_local } => {
+                long(wanted::timestamp_count(value, *unit, *is_local)?, self.out);
+            }
+            Node::Duration { .. } => {
+                let interval = wanted::interval(value)?;
+                for part in [interval.months, interval.days, interval.millis] {
+                    self.out.extend_from_slice(&part.to_le_bytes());
+                }
+            }
+            Node::Array(_) | Node::Map(_) | Node::Union(_) | Node::Record(_) | Node::Unfinished => {
+                unreachable!("it holds others")
             }
         }
-        Node::Duration { .. } => {
-            let interval = wanted::interval(value)?;
-            Avro::Duration(Duration::new(
-                Months::new(interval.months),
-                Days::new(interval.days),
-                Millis::new(interval.millis),
-            ))
-        }
-        Node::Unfinished => unreachable!("a plan is finished"),
-    })
-}
-
-fn map(plan: &Plan, values: NodeId, value: &Value, extra: ExtraFields, depth: usize) -> Result<Avro, Error> {
-    let item = |key: String, item: &Value| {
-        let item = self::value(plan, values, item, extra, depth).at(&key)?;
-        Ok((key, item))
-    };
-    let (count, map): (usize, std::collections::HashMap<String, Avro>) = match value {
-        Value::Record(fields) => (
-            fields.len(),
-            fields.iter().map(|(name, field)| item(name.clone(), field)).collect::<Result<_, Error>>()?,
-        ),
-        Value::Map(entries) => (
-            entries.len(),
-            entries.iter().map(|(key, value)| item(key_text(key)?, value)).collect::<Result<_, Error>>()?,
-        ),
-        other => return Err(Error::new(format!("{} where a map is wanted", other.kind()))),
-    };
-    match map.len() == count {
-        true => Ok(Avro::Map(map)),
-        false => Err(Error::new("two keys of the map are written alike")),
+        Ok(())
     }
-}
 
-fn record(
-    plan: &Plan,
-    record: &Record,
-    value: &Value,
-    extra: ExtraFields,
-    depth: usize,
-) -> Result<Avro, Error> {
-    let given = fields_of(value)
-        .ok_or_else(|| Error::new(format!("{} where the record {} is wanted", value.kind(), record.name)))?;
-    let mut used = 0;
-    let mut fields = Vec::with_capacity(record.fields.len());
-    for (at, field) in record.fields.iter().enumerate() {
-        // Mostly in the order of the schema.
-        let found = given
-            .get(at)
-            .filter(|(name, _)| *name == field.name)
-            .or_else(|| given.iter().find(|(name, _)| *name == field.name));
-        let written = match (found, &field.default) {
-            (Some((_, value)), _) => {
-                used += 1;
-                self::value(plan, field.node, value, extra, depth).at(&field.name)?
+    fn map(&mut self, values: NodeId, value: &Value, depth: usize) -> Result<(), Error> {
+        let entries: Vec<(Cow<'_, str>, &Value)> = match value {
+            Value::Record(fields) => {
+                fields.iter().map(|(name, value)| (name.as_str().into(), value)).collect()
             }
-            (None, Some(default)) => default.clone(),
-            (None, None) => {
-                return Err(Error::new(format!("missing: a field of {} without a default", record.name))
-                    .at(&field.name));
+            Value::Map(entries) => {
+                let text = |(key, value)| Ok((text_of_key(key)?, value));
+                entries.iter().map(|(key, value)| text((key, value))).collect::<Result<_, Error>>()?
             }
+            other => return Err(Error::new(format!("{} where a map is wanted", other.kind()))),
         };
-        fields.push((field.name.clone(), written));
-    }
-    if used < given.len() && extra == ExtraFields::Reject {
-        let unknown = given.iter().find(|(name, _)| record.fields.iter().all(|field| field.name != *name));
-        if let Some((name, _)) = unknown {
-            return Err(crate::unknown_field(&record.name).at(name));
-        }
-    }
-    Ok(Avro::Record(fields))
-}
-
-/// Named values, of a record or of a map whose keys are text.
-fn fields_of(value: &Value) -> Option<Vec<(&str, &Value)>> {
-    match value {
-        Value::Record(fields) => Some(fields.iter().map(|(name, value)| (name.as_str(), value)).collect()),
-        Value::Map(entries) => entries
-            .iter()
-            .map(|(key, value)| match key {
-                Value::Text(name) => Some((name.as_str(), value)),
-                _ => None,
+        crate::json::no_key_twice(&entries)?;
+        self.in_one_block(entries.len(), |writer| {
+            entries.iter().try_for_each(|(key, value)| {
+                bytes(key.as_bytes(), writer.out);
+                writer.value(values, value, depth).at(key)
             })
-            .collect(),
-        _ => None,
+        })
+    }
+
+    fn record(&mut self, record: &Record, value: &Value, depth: usize) -> Result<(), Error> {
+        match value {
+            Value::Record(fields) => self.fields(record, fields, |(name, value)| (name, value), depth),
+            Value::Map(entries) if entries.iter().all(|(key, _)| matches!(key, Value::Text(_))) => {
+                self.fields(record, entries, |(key, value)| (name_of(key), value), depth)
+            }
+            other => Err(Error::new(format!("{} where the record {} is wanted", other.kind(), record.name))),
+        }
+    }
+
+    /// The fields of a record, from entries that have them by their names.
+    fn fields<Entry>(
+        &mut self,
+        record: &Record,
+        given: &[Entry],
+        of: impl Fn(&Entry) -> (&str, &Value),
+        depth: usize,
+    ) -> Result<(), Error> {
+        let mut used = 0;
+        for (at, field) in record.fields.iter().enumerate() {
+            let is_it = |entry: &&Entry| of(entry).0 == field.name;
+            // Mostly in the order of the schema.
+            let found = given.get(at).filter(is_it).or_else(|| given.iter().find(is_it));
+            match (found, &field.default) {
+                (Some(entry), _) => {
+                    used += 1;
+                    self.value(field.node, of(entry).1, depth).at(&field.name)?;
+                }
+                (None, Some(default)) => self.out.extend_from_slice(default),
+                (None, None) => {
+                    let missing = format!("missing: a field of {} without a default", record.name);
+                    return Err(Error::new(missing).at(&field.name));
+                }
+            }
+        }
+        if used < given.len() && self.extra == ExtraFields::Reject {
+            let is_unknown = |name: &str| record.fields.iter().all(|field| field.name != name);
+            if let Some(name) = given.iter().map(|entry| of(entry).0).find(|name| is_unknown(name)) {
+                return Err(crate::unknown_field(&record.name).at(name));
+            }
+        }
+        Ok(())
+    }
+
+    /// The branch of a union: as the value says, or the only one that it fits.
+    fn union(&mut self, union: &Union, value: &Value, depth: usize) -> Result<(), Error> {
+        let plan = self.plan;
+        let names = || union.branches.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
+        if let Some((at, value)) = named(plan, union, value) {
+            return self.branch(union, at, value, depth).at(&union.branches[at].0);
+        }
+        if let Value::Union(Branch { name, .. }) = value {
+            return Err(Error::new(format!("{name:?} is no branch of the union; those are {}", names())));
+        }
+        let all = 0..union.branches.len();
+        let is_exact = |at: &usize| is_of(plan.node(union.branches[*at].1), value);
+        let mut exact = all.clone().filter(is_exact);
+        let (first, second) = (exact.next(), exact.next());
+        if let (Some(at), None) = (first, second) {
+            return self.branch(union, at, value, depth);
+        }
+        let mut fits = Vec::new();
+        let mut misfit = None;
+        for at in all.filter(|at| first.is_none() || is_exact(at)) {
+            let before = self.out.len();
+            match self.branch(union, at, value, depth) {
+                Ok(()) => {
+                    // The first one stays: it is the right one if no other fits.
+                    if !fits.is_empty() {
+                        self.out.truncate(before);
+                    }
+                    fits.push(at);
+                }
+                Err(error) => {
+                    self.out.truncate(before);
+                    // With one way to be no null, its error says more than that none fits.
+                    if !matches!(plan.node(union.branches[at].1), Node::Null) {
+                        misfit = Some((misfit.is_none(), error));
+                    }
+                }
+            }
+        }
+        match (fits.as_slice(), misfit) {
+            ([_], _) => Ok(()),
+            ([], Some((true, error))) => Err(error),
+            ([], _) => Err(Error::new(format!("{} fits no branch of the union: {}", value.kind(), names()))),
+            _ => {
+                let names: Vec<_> = fits.iter().map(|at| union.branches[*at].0.as_str()).collect();
+                let name = names[0];
+                Err(Error::new(format!(
+                    "fits several branches of the union ({}); say which: {{\"{name}\": ...}}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    fn branch(&mut self, union: &Union, at: usize, value: &Value, depth: usize) -> Result<(), Error> {
+        length(at, self.out);
+        self.value(union.branches[at].1, value, depth)
     }
 }
 
-/// The branch of a union: as the value says, or the only one that it fits.
-fn branch(
-    plan: &Plan,
-    union: &Union,
-    value: &Value,
-    extra: ExtraFields,
-    depth: usize,
-) -> Result<Avro, Error> {
-    let write = |at: usize, value: &Value| {
-        let inner = self::value(plan, union.branches[at].1, value, extra, depth)?;
-        Ok(Avro::Union(at as u32, Box::new(inner)))
+/// Appends a number: zigzag, in groups of seven bits, the lowest first.
+pub fn long(number: i64, out: &mut Vec<u8>) {
+    let mut left = (number << 1 ^ number >> 63) as u64;
+    while left >= 0x80 {
+        out.push(left as u8 | 0x80);
+        left >>= 7;
+    }
+    out.push(left as u8);
+}
+
+/// Appends a number of things that are there.
+pub fn length(number: usize, out: &mut Vec<u8>) {
+    long(i64::try_from(number).expect("so many are in no memory"), out);
+}
+
+/// Appends bytes behind their length.
+pub fn bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    length(bytes.len(), out);
+    out.extend_from_slice(bytes);
+}
+
+fn text_of_key(key: &Value) -> Result<Cow<'_, str>, Error> {
+    match key {
+        Value::Text(text) => Ok(text.into()),
+        other => key_text(other).map(Cow::Owned),
+    }
+}
+
+/// A key that is a text.
+fn name_of(key: &Value) -> &str {
+    match key {
+        Value::Text(name) => name,
+        other => unreachable!("{} as the name of a field", other.kind()),
+    }
+}
+
+fn symbol(name: &str, symbols: &[String], value: &Value) -> Result<usize, Error> {
+    let symbol = match value {
+        Value::Enum(symbol) => &symbol.name,
+        Value::Text(text) => text,
+        other => return Err(Error::new(format!("{} where a symbol of {name} is wanted", other.kind()))),
     };
-    if let Some((at, value)) = named(plan, union, value) {
-        return write(at, value).at(&union.branches[at].0);
-    }
-    let names = || union.branches.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ");
-    if let Value::Union(Branch { name, .. }) = value {
-        return Err(Error::new(format!("{name:?} is no branch of the union; those are {}", names())));
-    }
-    let exact: Vec<usize> =
-        (0..union.branches.len()).filter(|&at| is_of(plan.node(union.branches[at].1), value)).collect();
-    if let [at] = exact[..] {
-        return write(at, value);
-    }
-    let candidates = if exact.is_empty() { (0..union.branches.len()).collect() } else { exact };
-    let mut fits = Vec::new();
-    let mut misfit = None;
-    for at in candidates {
-        match write(at, value) {
-            Ok(written) => fits.push((at, written)),
-            // With one way to be no null, its error says more than that none fits.
-            Err(error) if !matches!(plan.node(union.branches[at].1), Node::Null) => {
-                misfit = Some((misfit.is_none(), error));
-            }
-            Err(_) => {}
-        }
-    }
-    match (fits.len(), misfit) {
-        (1, _) => Ok(fits.remove(0).1),
-        (0, Some((true, error))) => Err(error),
-        (0, _) => Err(Error::new(format!("{} fits no branch of the union: {}", value.kind(), names()))),
-        _ => {
-            let names: Vec<_> = fits.iter().map(|(at, _)| union.branches[*at].0.as_str()).collect();
-            let name = names[0];
-            Err(Error::new(format!(
-                "fits several branches of the union ({}); say which: {{\"{name}\": ...}}",
-                names.join(", ")
-            )))
-        }
-    }
+    let at = symbols.iter().position(|known| known == symbol);
+    at.ok_or_else(|| Error::new(format!("{symbol:?} is no symbol of {name}; those are {symbols:?}")))
 }
 
 /// The branch that a value names, as `{"branch": value}` in JSON.

@@ -5,7 +5,8 @@
 //! bounds of numbers, lengths and counts, `multipleOf`, `uniqueItems`, `required`, `properties`,
 //! `additionalProperties`, `items`, `prefixItems`, `additionalItems`, `allOf`, `anyOf`, `oneOf` and `$ref`
 //! within the document. Every other assertion (`pattern`, `format`, `not`, `if`, `contains`, ...) is good if the
-//! writer has the very same, breaks where that is plain, and otherwise cannot be told.
+//! writer has the very same, breaks where that is plain, and otherwise cannot be told; what is unevaluated is good
+//! only in the same schema.
 //!
 //! Paths are JSON pointers into the reader's schema.
 
@@ -46,7 +47,7 @@ pub fn check(old: &str, new: &str, mode: Mode) -> Result<Vec<Finding>, Error> {
 struct Pair<'a> {
     writer: &'a Value,
     reader: &'a Value,
-    /// References that were compared or are being compared: taken for good, so that recursion ends.
+    /// Pairs with a reference that were compared or are being compared: taken for good, so that recursion ends.
     assumed: HashSet<(String, String)>,
 }
 
@@ -68,8 +69,8 @@ impl Pair<'_> {
             return;
         }
         if let Some((key, target)) = reference(reader) {
-            let from = reference(writer).map_or_else(|| writer.to_string(), |(key, _)| key);
-            if self.assumed.insert((from, key.clone())) {
+            // Whole, for beside a reference there may be more.
+            if self.assumed.insert((demanded(writer), demanded(reader))) {
                 self.follow(path, &key, target, writer, reader, findings);
             }
             return;
@@ -207,18 +208,19 @@ impl Pair<'_> {
             return;
         }
         let rest = Value::Object(rest);
-        if parts.iter().chain([&rest]).any(|part| self.tried(part, &reader, findings).is_empty()) {
+        let tried = parts.iter().chain([&rest]).filter_map(|part| self.tried(path, part, &reader, findings));
+        if let Some(warnings) = tried.min_by_key(Vec::len) {
+            findings.list.extend(warnings);
             return;
         }
         findings.unknown(path, "the writer's `allOf` demands the same thing twice", "compare it by hand");
     }
 
-    /// What is wrong with a pair, other than what is only to be warned of.
-    fn tried(&self, writer: &Value, reader: &Value, findings: &Findings) -> Vec<Finding> {
+    /// What is to be warned of in a pair that goes together; none if it does not.
+    fn tried(&self, path: &str, writer: &Value, reader: &Value, findings: &Findings) -> Option<Vec<Finding>> {
         let mut tried = Findings { way: findings.way, list: Vec::new() };
-        self.clone().compare("", writer, reader, &mut tried);
-        tried.list.retain(|finding| finding.weight != Weight::Warning);
-        tried.list
+        self.clone().compare(path, writer, reader, &mut tried);
+        tried.list.iter().all(|finding| finding.weight == Weight::Warning).then_some(tried.list)
     }
 
     /// The reader has a choice.
@@ -231,8 +233,10 @@ impl Pair<'_> {
         findings: &mut Findings,
     ) {
         let whole = Value::Object(writer.clone());
-        let fits: Vec<bool> =
-            branches.iter().map(|branch| self.tried(&whole, branch, findings).is_empty()).collect();
+        let places = branches.iter().enumerate().map(|(index, branch)| (format!("{path}/{index}"), branch));
+        let tried: Vec<Option<Vec<Finding>>> =
+            places.map(|(place, branch)| self.tried(&place, &whole, branch, findings)).collect();
+        let fits: Vec<bool> = tried.iter().map(Option::is_some).collect();
         let apart = |branch: &Value| self.are_apart(writer, branch);
         if branches.iter().all(apart) {
             findings.breaks(
@@ -251,6 +255,8 @@ impl Pair<'_> {
                 || branches.iter().zip(&fits).any(|(branch, fits)| !*fits && !apart(branch)))
         {
             findings.unknown(path, "more than one choice may take it, and `oneOf` wants one", "use anyOf");
+        } else if let Some(warnings) = tried.into_iter().flatten().min_by_key(Vec::len) {
+            findings.list.extend(warnings);
         }
     }
 
@@ -280,7 +286,9 @@ impl Pair<'_> {
         let names = branch.get("properties").and_then(Value::as_object).into_iter().flatten();
         names.map(|(name, _)| name).filter(|name| required(writer, name)).any(|name| {
             match (property(writer, name), property(branch, name)) {
-                (Some(one), Some(other)) => one.iter().all(|value| !other.contains(value)),
+                (Some(one), Some(other)) => {
+                    one.iter().all(|value| !other.iter().any(|other| values::same(value, other)))
+                }
                 _ => false,
             }
         })
@@ -307,6 +315,15 @@ fn reference(schema: &Value) -> Option<(String, &str)> {
 
 fn pointed<'a>(document: &'a Value, target: &str) -> Option<&'a Value> {
     document.pointer(target.strip_prefix('#')?)
+}
+
+/// A schema as text, without what demands nothing.
+fn demanded(schema: &Value) -> String {
+    let mut schema = schema.clone();
+    if let Value::Object(keywords) = &mut schema {
+        keywords.retain(|key, _| !is_annotation(key));
+    }
+    schema.to_string()
 }
 
 fn beside_reference(schema: &Value) -> Value {

@@ -91,7 +91,7 @@ public class Other {
             told.put("single", bytes);
         }
         ObjectNode files = answer.putObject("files");
-        for (String codec : List.of("null", "deflate", "snappy")) {
+        for (String codec : List.of("null", "deflate", "snappy", "zstandard", "bzip2", "xz")) {
             var out = new ByteArrayOutputStream();
             try (var file = new DataFileWriter<Object>(new GenericDatumWriter<>(schema, DATA))) {
                 file.setCodec(CodecFactory.fromString(codec)).setSyncInterval(100).create(schema, out);

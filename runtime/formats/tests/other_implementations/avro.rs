@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use millstream_formats::avro::{Container, Resolved, Schema, block, head, single};
+use millstream_formats::avro::{Compression, Container, Resolved, Schema, block, head, single};
 use millstream_formats::model::{Branch, Value};
 use millstream_formats::{ExtraFields, json};
 use proptest::prelude::*;
@@ -68,10 +68,10 @@ fn encoded(schema: &Schema, value: &Value) -> Vec<u8> {
 }
 
 /// A file of one block a value.
-fn file(schema: &Schema, values: &[Value]) -> Vec<u8> {
-    let mut out = head(schema);
+fn file(schema: &Schema, compression: Compression, values: &[Value]) -> Vec<u8> {
+    let mut out = head(schema, compression);
     for value in values {
-        block(schema, value, ExtraFields::Reject, &mut out).unwrap();
+        block(schema, compression, value, ExtraFields::Reject, &mut out).unwrap();
     }
     out
 }
@@ -116,7 +116,9 @@ fn both_ways(ask: impl FnOnce(&[Json]) -> Vec<Json>, is_known: fn(&str) -> bool)
                     })
                 })
                 .collect();
-            let file = STANDARD.encode(file(&parsed[at], &values[at]));
+            let compressions =
+                [Compression::Null, Compression::Deflate, Compression::Snappy, Compression::Zstandard];
+            let file = STANDARD.encode(file(&parsed[at], compressions[at % compressions.len()], &values[at]));
             json!({"format": "avro", "schema": schemas[at].json.to_string(), "values": of_schema, "file": file})
         })
         .collect();
@@ -153,7 +155,7 @@ fn both_ways(ask: impl FnOnce(&[Json]) -> Vec<Json>, is_known: fn(&str) -> bool)
             });
             same(&read.collect::<Vec<_>>(), "what they write as a message");
         }
-        for codec in ["null", "deflate", "snappy"] {
+        for codec in ["null", "deflate", "snappy", "zstandard", "bzip2", "xz"] {
             same(&values_of_file(&bytes_of(&answer["files"][codec])), &format!("their file by {codec}"));
         }
     }

@@ -151,7 +151,7 @@ def of_avro(case):
         fastavro.schemaless_writer(written, schema, own)
         values.append({"read": describe(read), "bytes": base64.b64encode(written.getvalue()).decode()})
     files = {}
-    for codec in ("null", "deflate", "snappy"):
+    for codec in ("null", "deflate", "snappy", "zstandard", "bzip2", "xz"):
         file = io.BytesIO()
         fastavro.writer(file, schema, built, codec=codec, sync_interval=100)
         files[codec] = base64.b64encode(file.getvalue()).decode()

@@ -69,6 +69,30 @@ struct Avro {
     /// For writing: what becomes of fields that the schema does not have.
     #[serde(default)]
     extra_fields: Extra,
+    /// For writing with `framing = "container"`: how each block is compressed.
+    #[serde(default)]
+    compression: Compression,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Compression {
+    #[default]
+    Null,
+    Deflate,
+    Snappy,
+    Zstandard,
+}
+
+impl From<Compression> for avro::Compression {
+    fn from(compression: Compression) -> avro::Compression {
+        match compression {
+            Compression::Null => avro::Compression::Null,
+            Compression::Deflate => avro::Compression::Deflate,
+            Compression::Snappy => avro::Compression::Snappy,
+            Compression::Zstandard => avro::Compression::Zstandard,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
@@ -81,7 +105,7 @@ enum AvroFraming {
     /// By its id in the registry (Confluent's wire format).
     Confluent,
     /// They stand in object container files, which hold their schema. Read, a file may be compressed by
-    /// deflate or snappy; written, each message is a block of its own, not compressed.
+    /// deflate, snappy, zstandard, bzip2 or xz; written, each message is a block of its own.
     Container,
 }
 
@@ -102,6 +126,7 @@ impl Avro {
             ("subject_names", self.subject_names != Names::default()),
             ("register", self.register),
             ("extra_fields", self.extra_fields != Extra::default()),
+            ("compression", self.compression != Compression::default()),
         ];
         only_for("writing", &given, &mut problems);
         if matches!(self.framing(), AvroFraming::Confluent | AvroFraming::Container) && self.schema.is_some()
@@ -127,6 +152,12 @@ impl Avro {
             ("other_schemas", !self.other_schemas.is_empty()),
         ];
         only_for("reading", &given, &mut problems);
+        if self.compression != Compression::default() && self.framing() != AvroFraming::Container {
+            problems.push(
+                Problem::new("/compression", "only blocks of files are compressed")
+                    .help("framing = \"container\""),
+            );
+        }
         if self.register && self.schema.is_none() {
             problems.push(
                 Problem::new("/register", "there is no schema to register").help("schema = \"order.avsc\""),
@@ -225,7 +256,12 @@ impl Avro {
         match (registry, schema) {
             (Some(registry), schema) => self.registered(registry, schema, base),
             (None, Some((_, schema))) => {
-                let format = Writer { schema, extra: self.extra_fields, framing: self.framing() };
+                let format = Writer {
+                    schema,
+                    extra: self.extra_fields,
+                    framing: self.framing(),
+                    compression: self.compression.into(),
+                };
                 Ok(Arc::new(Encoding { format, payload, media_type }))
             }
             (None, None) if self.registry.is_some() => {
@@ -389,19 +425,22 @@ struct Writer {
     schema: Schema,
     extra: Extra,
     framing: AvroFraming,
+    compression: avro::Compression,
 }
 
 impl Writes for Writer {
     fn encode(&self, value: &Value, out: &mut Vec<u8>) -> Result<(), Error> {
         match self.framing {
             AvroFraming::SingleObject => self.schema.encode_single(value, self.extra.into(), out),
-            AvroFraming::Container => avro::block(&self.schema, value, self.extra.into(), out),
+            AvroFraming::Container => {
+                avro::block(&self.schema, self.compression, value, self.extra.into(), out)
+            }
             AvroFraming::None | AvroFraming::Confluent => self.schema.encode(value, self.extra.into(), out),
         }
     }
 
     fn head(&self) -> Option<Vec<u8>> {
-        (self.framing == AvroFraming::Container).then(|| avro::head(&self.schema))
+        (self.framing == AvroFraming::Container).then(|| avro::head(&self.schema, self.compression))
     }
 
     fn ends(&self) -> Ends {

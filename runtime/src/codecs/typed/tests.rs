@@ -1,6 +1,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use millstream_formats::avro::Container;
+use millstream_formats::json;
 use serde_json::{Value as Json, json};
 use tempfile::TempDir;
 
@@ -100,6 +102,26 @@ fn what_is_written_is_read_in_every_format() {
         assert!(read(&codec, base, &longer).is_err(), "{codec}");
         assert!(write(&codec, base, b"{]").unwrap_err().contains("the payload cannot be read: not JSON"));
     }
+}
+
+#[test]
+fn blocks_of_files_are_compressed_as_it_is_configured() {
+    let folder = folder();
+    let base = folder.path();
+    let mut codec = json!({ "type": "avro", "schema": "order.avsc", "framing": "container" });
+    for compression in ["null", "deflate", "snappy", "zstandard"] {
+        codec["compression"] = json!(compression);
+        let head = encoder(&codec, base).unwrap().head().unwrap();
+        assert!(String::from_utf8_lossy(&head).contains(compression), "{head:?}");
+        let block = write(&codec, base, SEEN).unwrap();
+        let values = Container::open(&head, None).unwrap().block(&block).unwrap();
+        let mut seen = Vec::new();
+        json::encode(&values[0], &mut seen).unwrap();
+        assert_eq!((values.len(), seen.as_slice()), (1, SEEN));
+    }
+    codec["framing"] = json!("none");
+    assert!(problems(encoder(&codec, base)).contains("/compression: only blocks of files are compressed"));
+    assert!(problems(decoder(&codec, base)).contains("/compression: "));
 }
 
 #[test]

@@ -77,7 +77,8 @@ impl AppendFile {
         let is_ours = file.read_exact_at(&mut head, 0).is_ok() && head == self.head;
         anyhow::ensure!(
             is_ours,
-            "{} was begun with another schema, or by another program; move it away to begin a new one",
+            "{} was begun with another schema or compression, or by another program; move it away to begin a \
+             new one",
             self.path.display()
         );
         Ok(())

@@ -1,6 +1,8 @@
 //! Keyword by keyword: whether what the reader demands follows from what the writer keeps to.
 
-use serde_json::{Map, Value};
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value, json};
 
 use super::shapes::{is_annotation, types};
 use super::{Pair, is_false, is_true, refers};
@@ -11,6 +13,9 @@ type Schema = Map<String, Value>;
 /// Bounds from below, and those that leave the bound itself out.
 const LOWER: [&str; 2] = ["minimum", "exclusiveMinimum"];
 const UPPER: [&str; 2] = ["maximum", "exclusiveMaximum"];
+
+/// Keywords that say together what is demanded.
+const GROUPS: [&[&str]; 2] = [&["contains", "minContains", "maxContains"], &["if", "then", "else"]];
 
 impl Pair<'_> {
     /// For writers that are no choice and list no values.
@@ -42,7 +47,7 @@ impl Pair<'_> {
             self.items(path, writer, reader, findings);
         }
         if may_be("object") {
-            let required = names(writer.get("required")).len() as u64;
+            let required = names(writer.get("required")).into_iter().collect::<BTreeSet<_>>().len() as u64;
             count(path, writer, reader, ("minProperties", "maxProperties"), required, findings);
             self.properties(path, writer, reader, findings);
         }
@@ -56,7 +61,12 @@ impl Pair<'_> {
                 "contains" | "minContains" | "maxContains" | "unevaluatedItems" => may_be("array"),
                 key => !is_judged(key) && !is_annotation(key),
             };
-            if applies && (writer.get(key) != Some(wanted) || refers(wanted)) {
+            // What was not evaluated is a matter of all that stands beside it.
+            let is_same = match key.as_str() {
+                "unevaluatedProperties" | "unevaluatedItems" => is_true(wanted),
+                key => has_same(writer, reader, key),
+            };
+            if applies && (!is_same || refers(wanted)) {
                 findings.unknown(
                     &format!("{path}/{key}"),
                     format!("whether it follows from the {} schema", findings.way.writer()),
@@ -90,10 +100,24 @@ impl Pair<'_> {
         let others =
             |schema: &Schema| schema.get("additionalProperties").cloned().unwrap_or(Value::Bool(true));
         let (other_written, other_read) = (others(writer), others(reader));
-        // What a pattern takes is not among the others, and names are not matched here. One that differs is told
-        // by `rules`.
-        if writer.get("patternProperties") != reader.get("patternProperties") {
-            return;
+        // What a pattern takes is not among the others, and names are not matched here.
+        let patterns =
+            |schema: &Schema| schema.get("patternProperties").cloned().filter(|all| *all != json!({}));
+        match (patterns(writer), patterns(reader)) {
+            (None, None) => {}
+            // It is told by `rules`.
+            (have, want @ Some(_)) if have != want => return,
+            (_, want) => {
+                let is_new = |(name, to): (&String, &Value)| !written.contains_key(name) && !is_true(to);
+                if want.is_none() && !is_true(&other_read) || read.iter().any(is_new) {
+                    findings.unknown(
+                        &format!("{path}/patternProperties"),
+                        format!("which names the patterns of the {} schema take", way.writer()),
+                        "compare it by hand",
+                    );
+                    return;
+                }
+            }
         }
         let mut known: Vec<&String> = written.keys().chain(read.keys()).collect();
         known.sort_unstable();
@@ -138,6 +162,12 @@ impl Pair<'_> {
             self.compare(&format!("{path}/items"), &rest_written, &rest_read, findings);
         }
     }
+}
+
+/// Whether two schemas say the same by a keyword and those that it belongs to.
+fn has_same(writer: &Schema, reader: &Schema, key: &str) -> bool {
+    let group = GROUPS.into_iter().find(|group| group.contains(&key)).unwrap_or_default();
+    group.iter().chain([&key]).all(|key| writer.get(*key) == reader.get(*key))
 }
 
 /// Items with a schema of their own, and that of the others; by the names of 2020-12 and by the older ones.

@@ -206,6 +206,56 @@ fn arrays_choices_and_references() {
     ]);
 }
 
+/// Each was once taken for good; documents of generated schemas found it (`tests/json_schemas.rs`).
+#[test]
+fn what_stands_beside_a_keyword_counts() {
+    let closed = |key: &str, names: &[&str]| {
+        let properties: Value = names.iter().map(|name| ((*name).to_owned(), json!({}))).collect();
+        json!({"type": "object", "properties": properties, key: false})
+    };
+    let twice = json!({"type": "object", "allOf": [{"required": ["a"]}, {"required": ["a"]}]});
+    let (string, integer) = (json!({"type": "string"}), json!({"type": "integer"}));
+    let referring = |second: Value, target: &Value| {
+        json!({"type": "object", "properties": {"a": {"$ref": "#/$defs/x", "type": "string"}, "b": second},
+            "additionalProperties": false, "$defs": {"x": target}})
+    };
+    let any = json!({"$ref": "#/$defs/x"});
+    holds(&[
+        (
+            json!({"type": "array", "contains": string, "minContains": 0}),
+            json!({"type": "array", "contains": string}),
+            &["Unknown /contains"],
+        ),
+        (
+            closed("unevaluatedProperties", &["a", "b"]),
+            closed("unevaluatedProperties", &["a"]),
+            &["Unknown /unevaluatedProperties"],
+        ),
+        (
+            json!({"type": "object", "patternProperties": {"^a": {}}, "additionalProperties": false}),
+            closed("additionalProperties", &[]),
+            &["Unknown /patternProperties"],
+        ),
+        (
+            json!({"type": "object", "patternProperties": {"^a": {}}, "additionalProperties": false}),
+            json!({"type": "object", "patternProperties": {"^a": {}}, "properties": {"a": string}}),
+            &["Unknown /patternProperties"],
+        ),
+        (
+            json!({"type": "object"}),
+            json!({"anyOf": [{"properties": {"a": string}}]}),
+            &["Warning /anyOf/0/properties/a"],
+        ),
+        (twice, json!({"type": "object", "minProperties": 2}), &["Breaks /minProperties"]),
+        (
+            referring(any.clone(), &json!({})),
+            referring(any, &integer),
+            &["Breaks /properties/a/type string", "Breaks /properties/b/type"],
+        ),
+        (json!({"const": 1}), json!({"enum": [1.0]}), &[]),
+    ]);
+}
+
 #[test]
 fn what_is_no_schema_is_told_with_which_it_is() {
     let error = |old: &str, new: &str| check(old, new, Mode::Full).unwrap_err().to_string();

@@ -32,6 +32,22 @@ pub fn is_of(value: &Value, kind: &str) -> bool {
     }
 }
 
+/// Whether two values are the same one: 1.0 is 1.
+pub fn same(one: &Value, other: &Value) -> bool {
+    match (one, other) {
+        (Value::Number(one), Value::Number(other)) => one == other || one.as_f64() == other.as_f64(),
+        (Value::Array(one), Value::Array(other)) => {
+            one.len() == other.len() && one.iter().zip(other).all(|(one, other)| same(one, other))
+        }
+        (Value::Object(one), Value::Object(other)) => {
+            let has =
+                |(name, value): (&String, &Value)| other.get(name).is_some_and(|other| same(value, other));
+            one.len() == other.len() && one.iter().all(has)
+        }
+        (one, other) => one == other,
+    }
+}
+
 /// Whether a schema of a document allows a value; none if it demands something that is not judged here.
 pub fn accepts(document: &Value, schema: &Map<String, Value>, value: &Value, depth: usize) -> Option<bool> {
     if depth > crate::MAX_DEPTH {
@@ -47,8 +63,8 @@ pub fn accepts(document: &Value, schema: &Map<String, Value>, value: &Value, dep
         let accepted = match (key.as_str(), wanted) {
             (key, _) if is_annotation(key) => Some(true),
             ("type", _) => Some(types(schema).iter().any(|name| is_of(value, name))),
-            ("const", wanted) => Some(value == wanted),
-            ("enum", Value::Array(values)) => Some(values.contains(value)),
+            ("const", wanted) => Some(same(value, wanted)),
+            ("enum", Value::Array(values)) => Some(values.iter().any(|wanted| same(value, wanted))),
             ("$ref", _) => {
                 let (_, target) =
                     reference(&Value::Object(schema.clone())).map(|(_, target)| ((), target.to_owned()))?;
