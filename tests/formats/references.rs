@@ -95,10 +95,7 @@ fn a_file_of_protocol_buffers_is_registered_with_what_it_imports() {
     let file = copy.write("type = \"raw\"", ".", &sink("shop.Order", true));
     copy.run_until(&file, 1, 0);
     let registered = ask(registry, &format!("subjects/{to}-value/versions/latest"), None);
-    assert_eq!(
-        registered["references"],
-        json!([{ "name": "money.proto", "subject": money, "version": 1 }])
-    );
+    assert_eq!(registered["references"], json!([{ "name": "money.proto", "subject": money, "version": 1 }]));
     let (status, out, err) = run(&["check", file.to_str().expect("UTF-8"), "--connect"]);
     assert!(status.success(), "{out}{err}");
 

@@ -1,8 +1,6 @@
 //! Certificates for servers and clients of tests.
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair,
-};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 
 /// Signs certificates.
 pub fn authority(name: &str) -> CertifiedIssuer<'static, KeyPair> {

@@ -125,8 +125,11 @@ impl Protobuf {
         for (name, given) in [("references", !self.references.is_empty()), ("register", self.register)] {
             if given && !pinned {
                 problems.push(
-                    Problem::new(format!("/{name}"), "there is no schema in a file to write by with a `registry`")
-                        .help("files = [\"order.proto\"] and a `registry`"),
+                    Problem::new(
+                        format!("/{name}"),
+                        "there is no schema in a file to write by with a `registry`",
+                    )
+                    .help("files = [\"order.proto\"] and a `registry`"),
                 );
             }
         }

@@ -43,11 +43,13 @@ impl Referred {
     /// As a registry is told of it, by what the others call it. `at` is its key.
     pub fn registered(&self, name: &str, at: &str) -> Result<Reference, Problem> {
         match self {
-            Referred::File(file) => Err(Problem::new(
-                at,
-                "the registry is to be told which version of which subject this is",
-            )
-            .help(format!("{{ file = {:?}, subject = \"...\", version = 1 }}", file.display().to_string()))),
+            Referred::File(file) => {
+                Err(Problem::new(at, "the registry is to be told which version of which subject this is")
+                    .help(format!(
+                        "{{ file = {:?}, subject = \"...\", version = 1 }}",
+                        file.display().to_string()
+                    )))
+            }
             Referred::Registered(RegisteredFile { subject, version, .. }) => {
                 Ok(Reference { name: name.to_owned(), subject: subject.clone(), version: *version })
             }
