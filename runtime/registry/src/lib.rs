@@ -26,4 +26,4 @@ pub use cache::{Cache, Keep, Latest};
 pub use error::Error;
 pub use names::SubjectNames;
 pub use registry::{Authentication, Registry, Settings};
-pub use schema::{Kind, Level, Registered, Resolved, Schema, Version};
+pub use schema::{Kind, Level, Reference, Registered, Resolved, Schema, Version};
