@@ -27,7 +27,7 @@ struct Sent {
 
 fn ask(question: &Value) -> Value {
     let mut command = Command::new(python());
-    command.arg(repository().join("tests/formats/cloudevents.py"));
+    command.arg(repository().join("tests/formats/events.py"));
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("it was installed");
     let mut input = child.stdin.take().expect("it is piped");
@@ -81,7 +81,7 @@ fn events() -> Vec<Value> {
         (Some("application/json"), json!({ "order": "7", "total": 12.5, "lines": [1, null] })),
         (Some("application/vnd.shop+json"), json!({})),
         (Some("text/plain"), json!("Grüße")),
-        (Some("application/octet-stream"), json!({ "base64": "/wD+" })),
+        (Some("application/octet-stream"), json!({ "base64": "/wD+Cg==" })),
         (None, Value::Null),
     ];
     let mut events = Vec::new();

@@ -38,7 +38,7 @@ fn what_cannot_be_read_becomes_a_dead_letter_as_it_was() {
     let payload = reason_of("its schema 2147483632 is not there")["payload_base64"].as_str().expect("bytes");
     use base64::Engine;
     assert_eq!(base64::engine::general_purpose::STANDARD.decode(payload).expect("base64"), unknown);
-    reason_of("ends in the middle of the value");
+    reason_of("bytes are wanted, and 0 are left");
     reason_of("1 bytes behind the value");
     assert!(
         letters.iter().all(|letter| letter["stage"] == "source:codec" && letter["code"] == "decode-error"),

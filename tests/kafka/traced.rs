@@ -86,7 +86,7 @@ fn a_message_whose_transaction_was_aborted_says_so_and_is_sent_again() {
     let (kafka, receiver) = (Kafka::shared(), Receiver::start());
     let mut copy = Copy::new(kafka, &kafka.topic("aborted", 1), &kafka.topic("aborted-out", 1));
     copy.be_exactly_once();
-    copy.top = copy.top.replace("\"5s\"", "\"3s\"") + "\ntransaction_interval = \"1s\"";
+    copy.top.push_str("\ntransaction_interval = \"4s\"");
     copy.more.push_str(&tracing(&receiver, "0"));
     let mut member = Member::start(&copy);
     member.wait_until_ready(true, "");
@@ -95,7 +95,7 @@ fn a_message_whose_transaction_was_aborted_says_so_and_is_sent_again() {
     member.wait_for("a message in the output", || kafka.count(&copy.to) > 0);
     member.running.pause();
     // Nothing else tells that the brokers have aborted it.
-    std::thread::sleep(std::time::Duration::from_secs(6));
+    std::thread::sleep(std::time::Duration::from_secs(8));
     member.running.resume();
     member.wait_until_committed(kafka, &copy);
     member.stop();

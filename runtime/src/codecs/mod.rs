@@ -74,6 +74,12 @@ pub trait DecoderConfig: Send + Sync {
         true
     }
 
+    /// Whether the body of a request that is one message is its frame to the last byte, also if it is empty,
+    /// since headers may say the rest. Otherwise it ends as its framing has it.
+    fn takes_whole_bodies(&self) -> bool {
+        false
+    }
+
     /// A decoder for one stream, or for the messages of a source that has frames of its own.
     fn decoder(&self) -> Box<dyn Decoder>;
 

@@ -203,8 +203,7 @@ impl HttpSource {
             Arc::clone(&inbox),
             queue,
             server,
-            context.codec.framing(),
-            context.codec.decoder(),
+            &*context.codec,
             context.max_message_bytes,
             first_offset,
         );

@@ -114,6 +114,10 @@ impl DecoderConfig for Reading {
         Framing::Lines
     }
 
+    fn takes_whole_bodies(&self) -> bool {
+        true
+    }
+
     fn decoder(&self) -> Box<dyn Decoder> {
         Box::new(AsItIs)
     }

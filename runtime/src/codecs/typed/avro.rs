@@ -201,7 +201,9 @@ impl Avro {
 
     fn schema(&self, base: &Path, file: &Path, at: &str) -> Result<(String, Schema), Problem> {
         let text = files::read(base, file, at)?;
-        let references = files::read_all(base, self.references.iter().map(Referred::file), "/references")?;
+        // They may refer to each other.
+        let others = self.references.iter().map(Referred::file).filter(|other| *other != file);
+        let references = files::read_all(base, others, "/references")?;
         let references: Vec<&str> = references.iter().map(String::as_str).collect();
         let schema = Schema::parse(&text, &references)
             .map_err(|error| Problem::new(at, format!("{}: {error}", file.display())))?;

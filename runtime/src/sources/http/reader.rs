@@ -11,7 +11,7 @@ use super::super::rows::Rows;
 use super::super::{Read, ReadLimit, Reader, SettledAs, SettledRow};
 use super::inbox::{Inbox, Request};
 use super::server::Server;
-use crate::codecs::{DecodeError, Decoder, FrameMeta, Framing};
+use crate::codecs::{DecodeError, Decoder, DecoderConfig, FrameMeta, Framing};
 use crate::message::{HeaderSpan, Position, Span};
 
 pub struct HttpReader {
@@ -19,6 +19,7 @@ pub struct HttpReader {
     queue: mpsc::Receiver<Request>,
     server: Server,
     framing: Framing,
+    takes_whole_bodies: bool,
     decoder: Box<dyn Decoder>,
     max_message_bytes: usize,
     /// A request that was read in part.
@@ -54,8 +55,7 @@ impl HttpReader {
         inbox: Arc<Inbox>,
         queue: mpsc::Receiver<Request>,
         server: Server,
-        framing: Framing,
-        decoder: Box<dyn Decoder>,
+        codec: &dyn DecoderConfig,
         max_message_bytes: usize,
         first_offset: u64,
     ) -> HttpReader {
@@ -63,8 +63,9 @@ impl HttpReader {
             inbox,
             queue,
             server,
-            framing,
-            decoder,
+            framing: codec.framing(),
+            takes_whole_bodies: codec.takes_whole_bodies(),
+            decoder: codec.decoder(),
             max_message_bytes,
             current: None,
             next_offset: first_offset,
@@ -95,7 +96,8 @@ impl HttpReader {
         } else {
             lines.push(1);
             // The end of a request is the end of a line too.
-            frames.push(0..self.framing.trim(&body).len());
+            let message = if self.takes_whole_bodies { &body } else { self.framing.trim(&body) };
+            frames.push(0..message.len());
         }
         self.inbox.register(self.next_offset, lines.into_iter(), answer);
         let request = Taken { body, is_batch, headers, key, received_ms, _memory: memory };
@@ -133,7 +135,7 @@ impl HttpReader {
             timestamp_ms: request.received_ms,
             position,
         };
-        if bytes.is_empty() {
+        if bytes.is_empty() && !self.takes_whole_bodies {
             // Only of a request that is one message: empty lines are none.
             self.inbox.refuse(position.offset, "the body is empty".to_owned());
             return;
