@@ -172,14 +172,23 @@ fn missing_fields_have_their_defaults() {
         { "name": "n", "type": "long", "default": 7 },
         { "name": "b", "type": "bytes", "default": "\u{ff}" },
         { "name": "u", "type": ["null", "string"], "default": null },
+        { "name": "v", "type": ["null", "boolean", "string"], "default": "later" },
         { "name": "l", "type": { "type": "array", "items": "int" }, "default": [1] },
         { "name": "inner", "type": { "type": "record", "name": "i", "fields": [
             { "name": "x", "type": "int", "default": 5 }] }, "default": {} },
     ])));
-    let expected = json!({ "n": 7, "b": "/w==", "u": null, "l": [1], "inner": { "x": 5 } });
+    let expected = json!({ "n": 7, "b": "/w==", "u": null, "v": "later", "l": [1], "inner": { "x": 5 } });
     assert_eq!(through(&with_defaults, &json!({})).unwrap(), expected);
     let wrong = refused(&record(json!([{ "name": "n", "type": "int", "default": 3_000_000_000_u64 }])));
     assert!(wrong.contains("default"), "{wrong}");
+}
+
+#[test]
+fn two_keys_that_are_written_alike_are_an_error() {
+    let map = schema(&json!({ "type": "map", "values": "int" }));
+    let entries = vec![(Value::Int(1), Value::Int(1)), ("1".into(), Value::Int(2))];
+    let error = map.encode(&Value::Map(entries), ExtraFields::Reject, &mut Vec::new()).unwrap_err();
+    assert_eq!(error.what(), "the key \"1\" is there twice");
 }
 
 #[test]

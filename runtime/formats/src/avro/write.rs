@@ -222,13 +222,8 @@ impl Writer<'_> {
         for at in all.filter(|at| first.is_none() || is_exact(at)) {
             let before = self.out.len();
             match self.branch(union, at, value, depth) {
-                Ok(()) => {
-                    // The first one stays: it is the right one if no other fits.
-                    if !fits.is_empty() {
-                        self.out.truncate(before);
-                    }
-                    fits.push(at);
-                }
+                // It stays there: if another one fits too, it is an error.
+                Ok(()) => fits.push(at),
                 Err(error) => {
                     self.out.truncate(before);
                     // With one way to be no null, its error says more than that none fits.

@@ -35,6 +35,14 @@ fn a_reader_has_its_own_fields_defaults_aliases_and_promotions() {
 }
 
 #[test]
+fn of_two_fields_that_were_one_the_first_has_it() {
+    let old = record(json!([{ "name": "was", "type": "int" }]));
+    let renamed = |name: &str| json!({ "name": name, "aliases": ["was"], "type": "int", "default": 7 });
+    let new = record(json!([renamed("a"), renamed("b")]));
+    assert_eq!(resolved(old, new, json!({ "was": 1 })).unwrap(), json!({ "a": 1, "b": 7 }));
+}
+
+#[test]
 fn of_two_branches_of_the_same_type_the_one_of_the_same_name_is_read() {
     let of = |name: &str| json!({ "type": "fixed", "name": name, "size": 12, "logicalType": "duration" });
     let union = json!([of("a"), of("b")]);
