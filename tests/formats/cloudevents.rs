@@ -239,7 +239,7 @@ fn events_in_kafka_are_read_in_both_modes_and_plugins_see_envelopes() {
             serde_json::from_str(record["payload"].as_str().expect("a text")).expect("an envelope");
         assert_eq!(envelope["correlationId"], "P-1");
         assert_eq!(envelope["causationId"], "A-0");
-        assert_eq!(envelope["timestamp"], "2026-01-31T13:45:00.123Z");
+        assert_eq!(envelope["timestamp"], "2026-01-31T13:45:00.123000Z");
         assert_eq!(envelope["metadata"]["subject"], "Œuvre n° 7, \"100%\"");
         assert_eq!(envelope["metadata"].get("seen"), Some(&envelope["metadata"]["datacontenttype"]));
         ids.push(envelope["id"].as_str().expect("an id").to_owned());

@@ -38,6 +38,7 @@ fn p2_a_transaction_that_times_out_is_run_again() {
     std::thread::sleep(Duration::from_secs(6));
     member.running.resume();
     member.wait_until_committed(kafka, &copy);
+    assert!(member.running.log().contains("the transaction was aborted"), "{}", member.running.log());
     assert_eq!((member.account("delivered"), member.account("dead_lettered")), (1000, 0));
     member.stop();
     assert_eq!(numbers(kafka, &to), (0..1000).collect::<Vec<u64>>());

@@ -141,7 +141,9 @@ impl Kafka {
 
     /// The client that asks for what is in topics.
     fn asking(&self) -> &BaseConsumer {
-        self.asking.get_or_init(|| self.client().create().expect("a client"))
+        // The end of a partition is that of all it has, committed or not.
+        let create = || self.client().set("isolation.level", "read_uncommitted").create().expect("a client");
+        self.asking.get_or_init(create)
     }
 
     /// How many partitions a topic has; `None` if there is no such topic, or not all of them have a
@@ -203,7 +205,7 @@ impl Kafka {
         ends.expect("it was waited for")
     }
 
-    /// How many messages a topic has, markers of transactions among them.
+    /// How many messages a topic has, uncommitted ones and markers of transactions among them.
     pub fn count(&self, topic: &str) -> i64 {
         self.ends(topic).iter().sum()
     }
