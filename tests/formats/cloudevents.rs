@@ -251,6 +251,47 @@ fn events_in_kafka_are_read_in_both_modes_and_plugins_see_envelopes() {
 }
 
 #[test]
+fn headers_that_a_message_had_say_nothing_of_the_event_that_it_becomes() {
+    let (kafka, folder) = (Kafka::shared(), Folder::new());
+    let (from, to, brokers) = (kafka.topic("plain", 1), kafka.topic("plain-out", 1), kafka.brokers_toml());
+    let envelope = json!({ "id": "A", "type": "t", "source": "s", "specversion": "1.0", "data": [1] });
+    let header = |name: &str, value: &str| (name.to_owned(), Some(value.as_bytes().to_vec()));
+    let record = Record {
+        headers: vec![
+            header("ce_id", "old"),
+            header("Content-Type", "text/plain"),
+            header("x-other", "kept"),
+        ],
+        ..Record::new("k", &envelope.to_string())
+    };
+    kafka.produce(&from, [record]);
+    let file = folder.write(
+        "plain.toml",
+        &format!(
+            "name = \"plain\"\n[source]\ntype = \"kafka\"\n{brokers}\ntopics = [\"{from}\"]\ngroup = \"{}\"\n\
+             [[sink]]\ntype = \"kafka\"\n{brokers}\ntopic = \"{to}\"\n\
+             codec = {{ type = \"cloudevents\", mode = \"binary\" }}\n",
+            unique("plain")
+        ),
+    );
+    let mut running = Running::start(&folder, &file);
+    running.wait_for("the event", |_| kafka.count(&to) > 0);
+    stop(running);
+    let Sent { mut headers, body } = sent(kafka.consume(&to).remove(0));
+    headers.sort();
+    let expected = [
+        ("ce_id", "A"),
+        ("ce_source", "s"),
+        ("ce_specversion", "1.0"),
+        ("ce_type", "t"),
+        ("content-type", "application/json"),
+        ("x-other", "kept"),
+    ];
+    assert_eq!(headers, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    assert_eq!(body, b"[1]");
+}
+
+#[test]
 fn an_event_that_a_plugin_makes_says_which_one_caused_it() {
     let (folder, runtime) = (Folder::new(), runtime());
     let received = Received::default();

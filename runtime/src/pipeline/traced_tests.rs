@@ -69,6 +69,7 @@ fn the_ids_of_an_envelope_are_found() {
         (id, correlation)
     };
     assert_eq!(ids(r#"{"id":"a","correlationId":"b"}"#), (Some("a".into()), Some("b".into())));
+    assert_eq!(ids(r#"{"id":"a","correlationid":"b"}"#), (Some("a".into()), Some("b".into())));
     assert_eq!(ids(r#"{"id":"a"}"#), (None, None), "the id of something else");
     assert_eq!(ids("[]"), (None, None));
 }

@@ -251,6 +251,18 @@ mod tests {
     }
 
     #[test]
+    fn a_cloudevent_names_where_its_trace_began_where_no_header_says_where_it_went() {
+        let (began, went) = (format!("00-{TRACE}-{SPAN}-01"), format!("00-{TRACE}-{}-01", "1".repeat(16)));
+        for header in ["ce-traceparent", "ce_traceparent"] {
+            assert_eq!(parent(&[(header, &began)], "").unwrap().context.traceparent(), began);
+            let both = parent(&[(header, &began), ("traceparent", &went)], "").unwrap();
+            assert_eq!(both.context.traceparent(), went);
+        }
+        let structured = json!({ "specversion": "1.0", "traceparent": began }).to_string();
+        assert_eq!(parent(&[], &structured).unwrap().context.traceparent(), began);
+    }
+
+    #[test]
     fn an_envelope_names_a_parent_where_no_header_does() {
         let traceparent = format!("00-{TRACE}-{SPAN}-01");
         for (trace, sampled) in [

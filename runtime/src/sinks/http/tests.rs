@@ -174,6 +174,49 @@ async fn messages_made_of_one_have_idempotency_keys_of_their_own() {
     assert_eq!(keys.len(), 3);
 }
 
+/// A sink that writes CloudEvents in binary mode.
+fn events(url: String, more: Value) -> Box<dyn Sink> {
+    let config = (SPEC.parse)(config(url, more)).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let Ok(codec) = crate::codecs::tests::encoder("cloudevents", r#"{"mode": "binary"}"#) else { panic!() };
+    config.open(SinkContext { codec, ..context(".") }).unwrap()
+}
+
+#[tokio::test]
+async fn headers_of_the_codec_stand_in_place_of_others_and_make_an_idempotency_key() {
+    let server = Server::answering(|_, _| StatusCode::OK);
+    let mut sink =
+        events(server.url(), json!({ "idempotency_key": "key", "forward_headers": ["ce-id", "x-other"] }));
+    let mut builder = BatchBuilder::new();
+    for (id, data) in [("1", json!(null)), ("2", json!(null)), ("1", json!([]))] {
+        let envelope = json!({ "id": id, "type": "t", "source": "s", "specversion": "1.0", "data": data });
+        let header = |name: &str| (name.as_bytes().to_vec(), b"old".to_vec());
+        let headers = vec![header("ce-id"), header("content-type"), header("x-other")];
+        let payload = Some(envelope.to_string().into_bytes());
+        builder.push_message(&Message { payload, headers, ..Message::default() }, Position::default());
+    }
+    assert_eq!(outcomes(&mut *sink, &builder.finish()).await, "DDD");
+    let seen = server.seen.lock().unwrap();
+    let all = |seen: &Seen, name: &str| -> Vec<String> {
+        seen.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    };
+    let mut told: Vec<_> = seen
+        .iter()
+        .map(|seen| (all(seen, "ce-id"), all(seen, "content-type"), all(seen, "x-other"), &*seen.body))
+        .collect();
+    told.sort();
+    let of = |text: &str| vec![text.to_owned()];
+    assert_eq!(
+        told,
+        [
+            (of("1"), vec![], of("old"), ""),
+            (of("1"), of("application/json"), of("old"), "[]"),
+            (of("2"), vec![], of("old"), ""),
+        ]
+    );
+    let keys: HashSet<_> = seen.iter().map(|seen| seen.headers["key"].clone()).collect();
+    assert_eq!(keys.len(), 3);
+}
+
 #[tokio::test]
 async fn a_header_that_cannot_be_sent_rejects_its_message_only() {
     let server = Server::answering(|_, _| StatusCode::OK);
