@@ -18,12 +18,15 @@ const NEWER: &str = r#"{"type":"record","name":"Order","namespace":"shop","field
     {"name":"id","type":"long"},{"name":"when","aliases":["at"],"type":{"type":"long","logicalType":"timestamp-millis"}},
     {"name":"note","type":"string","default":"-"}]}"#;
 
+const ADDRESS: &str = r#"{"type":"record","name":"Address","namespace":"shop","fields":[]}"#;
+
 const PROTO: &str = "syntax = \"proto3\"; package shop; import \"google/protobuf/timestamp.proto\";\n\
     message Order { int64 id = 1; google.protobuf.Timestamp at = 2; }\n";
 
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in [("order.avsc", AVSC), ("newer.avsc", NEWER), ("order.proto", PROTO)] {
+    let files = [("order.avsc", AVSC), ("newer.avsc", NEWER), ("address.avsc", ADDRESS), ("order.proto", PROTO)];
+    for (name, text) in files {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
     folder
@@ -243,7 +246,7 @@ fn mistakes_of_a_codec_name_the_key_and_the_remedy() {
         (json!({ "type": "protobuf", "registry": registry }), ": the subject of the schema is not known"),
         (
             json!({
-                "type": "avro", "registry": registry, "topic": "t", "schema": "newer.avsc", "references": ["order.avsc"],
+                "type": "avro", "registry": registry, "topic": "t", "schema": "order.avsc", "references": ["address.avsc"],
             }),
             "/references/0: the registry is to be told which version",
         ),
