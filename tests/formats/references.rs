@@ -23,6 +23,16 @@ fn ask(registry: &SchemaRegistry, path: &str, body: Option<&Value>) -> Value {
     })
 }
 
+/// From now on the newest version of a subject has to read what the one before wrote.
+fn require_backward(registry: &SchemaRegistry, subject: &str) {
+    let url = format!("{}/config/{subject}", registry.url());
+    runtime().block_on(async {
+        let request = http_client().put(url).header("content-type", "application/json");
+        let answer = request.body(r#"{"compatibility":"BACKWARD"}"#).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
+    });
+}
+
 fn register(registry: &SchemaRegistry, subject: &str, kind: &str, schema: &str) {
     let body = json!({ "schemaType": kind, "schema": schema });
     ask(registry, &format!("subjects/{subject}/versions"), Some(&body));
@@ -64,6 +74,7 @@ fn avro_of_several_files_is_registered_with_its_references() {
     let expected = json!({ "id": "a", "to": { "city": "Delft" } });
     assert_eq!(serializers::read(registry, "avro", to, &copy.written()), [expected]);
     // Compared with the newest version, which refers to it too.
+    require_backward(registry, &format!("{to}-value"));
     let (status, out, err) = run(&["check", file.to_str().expect("UTF-8"), "--connect"]);
     assert!(status.success(), "{out}{err}");
 }
@@ -96,6 +107,7 @@ fn a_file_of_protocol_buffers_is_registered_with_what_it_imports() {
     copy.run_until(&file, 1, 0);
     let registered = ask(registry, &format!("subjects/{to}-value/versions/latest"), None);
     assert_eq!(registered["references"], json!([{ "name": "money.proto", "subject": money, "version": 1 }]));
+    require_backward(registry, &format!("{to}-value"));
     let (status, out, err) = run(&["check", file.to_str().expect("UTF-8"), "--connect"]);
     assert!(status.success(), "{out}{err}");
 

@@ -25,7 +25,8 @@ const PROTO: &str = "syntax = \"proto3\"; package shop; import \"google/protobuf
 
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let files = [("order.avsc", AVSC), ("newer.avsc", NEWER), ("address.avsc", ADDRESS), ("order.proto", PROTO)];
+    let files =
+        [("order.avsc", AVSC), ("newer.avsc", NEWER), ("address.avsc", ADDRESS), ("order.proto", PROTO)];
     for (name, text) in files {
         std::fs::write(folder.path().join(name), text).unwrap();
     }
