@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::registry::Copy;
+use super::registry::{Copy, require_backward};
 use super::serializers;
 use crate::services::kafka::unique;
 use crate::services::registry::SchemaRegistry;
@@ -21,16 +21,6 @@ fn ask(registry: &SchemaRegistry, path: &str, body: Option<&Value>) -> Value {
         assert!(answer.status().is_success(), "{path}: {answer:?}");
         serde_json::from_slice(&answer.bytes().await.expect("a body")).expect("JSON")
     })
-}
-
-/// From now on the newest version of a subject has to read what the one before wrote.
-fn require_backward(registry: &SchemaRegistry, subject: &str) {
-    let url = format!("{}/config/{subject}", registry.url());
-    runtime().block_on(async {
-        let request = http_client().put(url).header("content-type", "application/json");
-        let answer = request.body(r#"{"compatibility":"BACKWARD"}"#).send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{answer:?}");
-    });
 }
 
 fn register(registry: &SchemaRegistry, subject: &str, kind: &str, schema: &str) {

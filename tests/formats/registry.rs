@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::serializers;
 use crate::services::kafka::{Kafka, Record, unique};
 use crate::services::registry::SchemaRegistry;
-use crate::support::{Folder, run};
+use crate::support::{Folder, http_client, run, runtime};
 
 /// A pipeline from a topic to another, each with a codec.
 pub struct Copy {
@@ -80,6 +80,16 @@ impl Copy {
         running.terminate();
         assert!(running.end().success(), "{}", running.log());
     }
+}
+
+/// From now on the newest version of a subject has to read what the one before wrote.
+pub fn require_backward(registry: &SchemaRegistry, subject: &str) {
+    let url = format!("{}/config/{subject}", registry.url());
+    runtime().block_on(async {
+        let request = http_client().put(url).header("content-type", "application/json");
+        let answer = request.body(r#"{"compatibility":"BACKWARD"}"#).send().await.expect("an answer");
+        assert!(answer.status().is_success(), "{answer:?}");
+    });
 }
 
 fn order(more: &Value) -> Value {

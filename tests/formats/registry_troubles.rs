@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use super::registry::Copy;
+use super::registry::{Copy, require_backward};
 use super::serializers;
 use crate::services::kafka::unique;
 use crate::services::registry::SchemaRegistry;
-use crate::support::{Running, ask, http_client, run};
+use crate::support::{Running, ask, run};
 
 fn schema(name: &str) -> serde_json::Value {
     json!({ "type": "record", "name": name, "fields": [{ "name": "n", "type": "long" }] })
@@ -115,13 +115,7 @@ fn check_says_what_the_registry_would_not_take_and_why() {
     let (registry, copy) = (SchemaRegistry::shared(), Copy::new());
     let to = &copy.to;
     serializers::write(registry, "avro", to, &schema("N"), &[json!({ "n": 1 })]);
-    let rule = format!("{}/config/{to}-value", registry.url());
-    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    runtime.block_on(async {
-        let request = http_client().put(rule).header("content-type", "application/json");
-        let answer = request.body(r#"{"compatibility":"BACKWARD"}"#).send().await.expect("an answer");
-        assert!(answer.status().is_success(), "{answer:?}");
-    });
+    require_backward(registry, &format!("{to}-value"));
     let check = |fields: serde_json::Value| {
         let schema = json!({ "type": "record", "name": "N", "fields": fields });
         copy.folder.write("out.avsc", &schema.to_string());
