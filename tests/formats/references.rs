@@ -65,8 +65,14 @@ fn avro_of_several_files_is_registered_with_its_references() {
     assert_eq!(serializers::read(registry, "avro", to, &copy.written()), [expected]);
     // Compared with the newest version, which refers to it too.
     require_backward(registry, &format!("{to}-value"));
-    let (status, out, err) = run(&["check", file.to_str().expect("UTF-8"), "--connect"]);
+    let check = || run(&["check", file.to_str().expect("UTF-8"), "--connect"]);
+    let (status, out, err) = check();
     assert!(status.success(), "{out}{err}");
+    let mut broken = order.clone();
+    broken["fields"].as_array_mut().expect("a list").push(json!({ "name": "n", "type": "int" }));
+    copy.folder.write("order.avsc", &broken.to_string());
+    let (status, out, err) = check();
+    assert!(!status.success() && out.contains("breaks: /n: "), "{out}{err}");
 }
 
 #[test]
