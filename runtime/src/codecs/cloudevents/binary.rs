@@ -58,7 +58,9 @@ pub fn read<'a>(message: &MessageRef<'a>, protocol: Protocol) -> Result<Event<'a
     for (name, value) in message.headers() {
         if name.eq_ignore_ascii_case(CONTENT_TYPE.as_bytes()) {
             let text = str::from_utf8(value).map_err(|_| "the header `content-type` is not UTF-8")?;
-            content_type = Some(Cow::Borrowed(text));
+            if content_type.replace(Cow::Borrowed(text)).is_some() {
+                return Err("`content-type` comes twice".into());
+            }
             continue;
         }
         let Some((prefix, name)) = name.split_at_checked(PREFIXES[0].len()) else { continue };

@@ -366,6 +366,8 @@ fn the_mode_of_a_message_is_told_by_its_headers() {
     assert_eq!(envelope(&message(&both, Some(event.as_bytes())))["id"], "A-1");
     let twice = [("ce-specversion", "1.0"), ("ce-id", "A"), ("CE-ID", "B")];
     assert!(error(&message(&twice, Some(b""))).contains("`id` comes twice"));
+    let twice = [("ce-specversion", "1.0"), ("content-type", "text/plain"), ("Content-Type", "image/png")];
+    assert!(error(&message(&twice, Some(b""))).contains("`content-type` comes twice"));
     let wrong = [("ce-specversion", "1.0"), ("ce-datacontenttype", "text/plain")];
     assert!(error(&message(&wrong, Some(b""))).contains("is said by `content-type`"));
     let wrong = [("ce-specversion", "1.0"), ("ce-data", "x")];
