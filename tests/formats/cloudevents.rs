@@ -1,8 +1,7 @@
 //! CloudEvents over HTTP and Kafka, written and read by the SDK of CloudEvents for Python.
 
-use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use axum::body::Bytes;
@@ -14,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use tokio::runtime::Runtime;
 
-use super::serializers::python;
+use super::serializers;
 use crate::services::kafka::{Kafka, Record, unique};
 use crate::support::{Folder, Running, guest, http_client, repository, run, runtime, serve};
 
@@ -26,16 +25,8 @@ struct Sent {
 }
 
 fn ask(question: &Value) -> Value {
-    let mut command = Command::new(python());
-    command.arg(repository().join("tests/formats/events.py"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("it was installed");
-    let mut input = child.stdin.take().expect("it is piped");
-    write!(input, "{question}").expect("it reads the question");
-    drop(input);
-    let output = child.wait_with_output().expect("it ends");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).expect("JSON")
+    let script = repository().join("tests/formats/events.py");
+    serializers::answer(Command::new(serializers::python()).arg(script), question)
 }
 
 /// Messages of these events, each in the mode that it says.

@@ -17,10 +17,14 @@ pub fn python() -> PathBuf {
 }
 
 fn ask(registry: &SchemaRegistry, question: &Value) -> Value {
-    let mut command = Command::new(python());
-    command.arg(repository().join("tests/formats/serializers.py")).arg(registry.url());
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("it was installed");
+    let script = repository().join("tests/formats/serializers.py");
+    answer(Command::new(python()).arg(script).arg(registry.url()), question)
+}
+
+/// What a program answers to a question, both of them JSON.
+pub fn answer(program: &mut Command, question: &Value) -> Value {
+    program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = program.spawn().expect("it was installed");
     let mut input = child.stdin.take().expect("it is piped");
     writeln!(input, "{question}").expect("it reads the question");
     drop(input);
