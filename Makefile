@@ -60,6 +60,7 @@ fuzz: plugins
 
 bench: plugins
 	cargo bench --locked --package millstream
+	cargo bench --locked --package millstream-formats --bench formats
 
 docs: build
 	$(BINARY) components --write runtime/docs/reference

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use millstream_formats::protobuf::Descriptors;
-use millstream_formats::{ExtraFields, avro, json, msgpack};
+use millstream_formats::{ExtraFields, Value, avro, cbor, json, msgpack};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MapKey, MessageDescriptor, ReflectMessage};
 
@@ -152,7 +152,65 @@ fn main() {
         || drop(black_box(msgpack::decode(black_box(&packed)).unwrap())),
         || drop(black_box(rmpv::decode::read_value(&mut black_box(packed.as_slice())).unwrap())),
     );
+    of_own_value_types(&value);
     of_avro();
+}
+
+/// Formats without a schema, each beside the value type that the crate for it has.
+fn of_own_value_types(value: &Value) {
+    let (mut out, mut other) = (Vec::new(), Vec::new());
+    let mut packed = Vec::new();
+    msgpack::encode(value, &mut packed).unwrap();
+    let theirs = rmpv::decode::read_value(&mut packed.as_slice()).unwrap();
+    compare(
+        "msgpack encode / rmpv encode",
+        || {
+            out.clear();
+            msgpack::encode(black_box(value), &mut out).unwrap();
+        },
+        || {
+            other.clear();
+            rmpv::encode::write_value(&mut other, black_box(&theirs)).unwrap();
+        },
+    );
+    let mut bytes = Vec::new();
+    cbor::encode(value, &mut bytes).unwrap();
+    let theirs: ciborium::Value = ciborium::from_reader(bytes.as_slice()).unwrap();
+    compare(
+        "cbor decode / ciborium decode",
+        || drop(black_box(cbor::decode(black_box(&bytes)).unwrap())),
+        || drop(black_box(ciborium::from_reader::<ciborium::Value, _>(black_box(bytes.as_slice())).unwrap())),
+    );
+    compare(
+        "cbor encode / ciborium encode",
+        || {
+            out.clear();
+            cbor::encode(black_box(value), &mut out).unwrap();
+        },
+        || {
+            other.clear();
+            ciborium::into_writer(black_box(&theirs), &mut other).unwrap();
+        },
+    );
+    let mut text = Vec::new();
+    json::encode(value, &mut text).unwrap();
+    let theirs: serde_json::Value = serde_json::from_slice(&text).unwrap();
+    compare(
+        "json decode / serde_json decode",
+        || drop(black_box(json::decode(black_box(&text)).unwrap())),
+        || drop(black_box(serde_json::from_slice::<serde_json::Value>(black_box(&text)).unwrap())),
+    );
+    compare(
+        "json encode / serde_json encode",
+        || {
+            out.clear();
+            json::encode(black_box(value), &mut out).unwrap();
+        },
+        || {
+            other.clear();
+            serde_json::to_writer(&mut other, black_box(&theirs)).unwrap();
+        },
+    );
 }
 
 /// Avro beside apache-avro alone, and on its way from and to the others.
