@@ -62,7 +62,7 @@ mod target {
             headers.push((name, value));
         }
         let has_payload = given.ratio(7, 8)?;
-        let payload = given.take_rest().to_vec();
+        let payload = given.bytes(given.len())?.to_vec();
         Ok(Message { payload: has_payload.then_some(payload), headers, key: None, timestamp_ms: 7 })
     }
 
